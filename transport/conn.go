@@ -1,0 +1,98 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/throughline/throughline/eventlog"
+)
+
+// A Conn carries items to one client. Adapters implement it.
+type Conn interface {
+	// Send hands items to the network, in order, and returns when they are
+	// taken, at the latest at the deadline. more is false if the connection
+	// is spent: no further Send will be called. After an error the stream may
+	// be broken off anywhere, and no further Send will be called either.
+	//
+	// Send is never called concurrently. The items are the Conn's until it
+	// returns; what a Run or Frame refers to is shared and never changed.
+	//
+	// In one Send the gaps of a channel come before its runs. The first Send
+	// holds an opening, a gap or an end for each channel of the hello.
+	Send(items []Item, deadline time.Time) (more bool, err error)
+
+	// Close aborts the connection: a Send in progress returns. It is
+	// idempotent, may be called by any goroutine at any time, and never
+	// blocks. The reason is for the adapter's log; the client, if it could be
+	// told, was told by a frame.
+	Close(Reason)
+}
+
+// An Item is one thing to send: exactly one of its fields is set.
+type Item struct {
+	Run   *Run
+	Frame *Frame
+}
+
+// An Engine is what adapters call.
+type Engine interface {
+	// Attach begins a line. ctx bounds Attach alone. The error is always a
+	// *Refusal.
+	Attach(ctx context.Context, peer Peer, hello Hello, conn Conn) (Session, error)
+}
+
+// A Session is the engine's end of one line.
+type Session interface {
+	// Receive takes a frame from the client: a subscribe or an unsubscribe. It
+	// does not wait for what the frame asks; the answer comes through Send, in
+	// order with the events. A close frame is the adapter's own: what the
+	// client sent breaks the protocol, and the line ends with that reason. An
+	// error says that the line is over.
+	Receive(f Frame) error
+
+	// Detach says that the client is gone, and why if it is known. The engine
+	// sends nothing more, but for a Send that is in progress: wait for Done, and
+	// Close the Conn if that must be soon. It is idempotent.
+	Detach(why error)
+
+	// Done closes after the last Send has returned.
+	Done() <-chan struct{}
+}
+
+// A Peer is who is asking. Whoever mounts an adapter fills it in; the adapter
+// adds its own name and passes it on.
+type Peer struct {
+	Namespace string // of all the channels it speaks of
+	Subject   string // who it is; empty: not known
+	Claims    any    // what else authentication found, for those who authorise
+	Addr      string // where it comes from, for people
+	Transport string // the adapter's name: "sse", "ws", "poll"
+}
+
+// A Hello is what a client asks for when it begins a line.
+type Hello struct {
+	// Version of the session protocol, or 0 for plain use: then one refused
+	// channel refuses the hello, and no frames of the session protocol are
+	// sent.
+	Version int
+	// Token continues a session. Empty in this version.
+	Token string
+	// Line is the client's number for this line.
+	Line uint64
+	// Probe asks for nothing but a sign of life.
+	Probe bool
+	// Channels to read.
+	Channels []Subscription
+}
+
+// A Subscription asks for a channel's events after a position, or from a start
+// if the position is zero.
+type Subscription struct {
+	Channel string
+	After   eventlog.Position
+	Start   eventlog.Start
+}
+
+// ErrClosed is returned by a Conn that was closed or is spent.
+var ErrClosed = errors.New("transport: connection is closed")
