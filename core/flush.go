@@ -1,0 +1,129 @@
+package core
+
+import (
+	"slices"
+	"time"
+
+	"github.com/throughline/throughline/eventlog"
+	"github.com/throughline/throughline/transport"
+)
+
+// gather collects what one Send takes: what others asked the worker to say, and
+// up to a page of what there is to read. If last is not nil, it is the goodbye.
+func (l *line) gather() (items []transport.Item, last *transport.Reason) {
+	items = l.items[:0]
+	defer func() { l.items = items }()
+
+	inbox, last, ready := l.takeInbox()
+	if !ready {
+		return nil, nil
+	}
+	for _, c := range inbox {
+		items = l.obey(c, items)
+	}
+	if last != nil {
+		items = append(items, transport.Item{Frame: &transport.Frame{Kind: transport.FrameClose, Reason: *last}})
+		return items, last
+	}
+	if l.timerFired.Swap(false) {
+		items = l.heartbeat(items)
+	}
+	items = l.read(items)
+	return items, nil
+}
+
+func (l *line) takeInbox() (inbox []command, last *transport.Reason, ready bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.attached {
+		return nil, nil, false
+	}
+	inbox, l.inbox = l.inbox, nil
+	return inbox, l.goodbye, true
+}
+
+func (l *line) obey(c command, items []transport.Item) []transport.Item {
+	if c.join != nil {
+		c.join.dirty.Store(true)
+		l.subs = append(l.subs, c.join)
+	}
+	if c.leave != "" {
+		l.subs = slices.DeleteFunc(l.subs, func(s *subscription) bool {
+			if s.name == c.leave {
+				l.engine.leave(s)
+			}
+			return s.name == c.leave
+		})
+	}
+	return append(items, transport.Item{Frame: c.frame})
+}
+
+// read appends what the subscriptions have, up to a page, each of them first in
+// turn.
+func (l *line) read(items []transport.Item) []transport.Item {
+	budget := l.engine.o.PageBytes
+	for i := range l.subs {
+		s := l.subs[(l.first+i)%len(l.subs)]
+		if budget <= 0 {
+			break
+		}
+		if s.dirty.Load() {
+			items, budget = s.read(items, budget)
+		}
+	}
+	l.first++
+	return items
+}
+
+// read appends what comes after the cursor and moves it. It leaves the
+// subscription dirty if there may be more.
+func (s *subscription) read(items []transport.Item, budget int) ([]transport.Item, int) {
+	if time.Now().Before(s.retryAt) {
+		return items, budget
+	}
+	for begun := false; budget > 0; begun = true {
+		s.dirty.Store(false)
+		b := s.topic.next(s.cursor)
+		switch {
+		case b.err != nil:
+			s.retry(b.err)
+			return items, budget
+		case b.lost != nil && begun:
+			s.dirty.Store(true) // in one Send a gap comes before the runs: the next one begins with it
+			return items, budget
+		case b.lost != nil:
+			items = append(items, transport.Item{Frame: s.gap(b.lost)})
+			s.cursor = b.lost.To
+			continue
+		case b.run == nil:
+			return items, budget
+		}
+		items = append(items, transport.Item{Run: b.run})
+		s.cursor = b.run.Next
+		budget -= b.size
+		if s.topic.isLast(b) {
+			return items, budget
+		}
+	}
+	s.dirty.Store(true)
+	return items, budget
+}
+
+// gap is the frame that tells of a loss.
+func (s *subscription) gap(lost *eventlog.Lost) *transport.Frame {
+	s.line.engine.o.Observer.Gap(lost.Reason)
+	return &transport.Frame{Kind: transport.FrameGap, Channel: s.name, Lost: *lost}
+}
+
+// retry has the worker read again after a while, as the log could not be asked.
+func (s *subscription) retry(err error) {
+	e := s.line.engine
+	if e.ctx.Err() != nil {
+		return // the engine is closing: nothing more is read
+	}
+	e.o.Logger.Warn("reading the event log failed", "channel", s.name, "error", err)
+	wait := e.soon()
+	s.retryAt = time.Now().Add(wait)
+	s.dirty.Store(true)
+	time.AfterFunc(wait, s.line.ask)
+}

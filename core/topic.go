@@ -1,0 +1,177 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"github.com/throughline/throughline/eventlog"
+	"github.com/throughline/throughline/transport"
+)
+
+// keptBatches is how many of the last batches a topic remembers. Live lines all
+// ask for the same one or two.
+const keptBatches = 4
+
+// A topic is a channel with subscriptions on this engine.
+type topic struct {
+	// Static after newTopic.
+	engine    *Engine
+	channel   eventlog.Channel
+	stopWatch func()
+
+	head    atomic.Uint64 // the head's offset, as the last read showed it
+	version atomic.Uint64 // rises before subscriptions are told of news
+
+	worker // of fanOut
+
+	mu      sync.Mutex
+	subs    []*subscription     // guarded by mu
+	batches [keptBatches]*batch // guarded by mu; the newest first
+}
+
+func newTopic(e *Engine, ch eventlog.Channel) *topic {
+	t := &topic{engine: e, channel: ch}
+	t.start(t.fanOut, e.live.Done)
+	t.stopWatch = e.o.Log.Watch(ch, t.ask)
+	return t
+}
+
+// close ends the topic, which has no subscriptions any more.
+func (t *topic) close() {
+	t.stopWatch()
+	t.end()
+}
+
+// fanOut has every line of the topic look for news.
+func (t *topic) fanOut() {
+	t.version.Add(1)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.subs {
+		s.dirty.Store(true)
+		s.line.ask()
+	}
+}
+
+func (t *topic) add(s *subscription) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s.index = len(t.subs)
+	t.subs = append(t.subs, s)
+}
+
+// remove reports whether the topic is now without subscriptions.
+func (t *topic) remove(s *subscription) (empty bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	last := len(t.subs) - 1
+	t.subs[s.index] = t.subs[last]
+	t.subs[s.index].index = s.index
+	t.subs[last] = nil
+	t.subs = t.subs[:last]
+	return last == 0
+}
+
+// A batch is what comes after one position, read once for all who are there.
+// One of run, lost and err is set, or none if nothing comes.
+type batch struct {
+	after eventlog.Position
+	once  sync.Once
+
+	// Set by once.
+	version uint64 // of the topic, before it was read
+	run     *transport.Run
+	size    int
+	more    bool // there was something after run
+	lost    *eventlog.Lost
+	err     error
+}
+
+func (b *batch) nothing() bool { return b.run == nil && b.lost == nil && b.err == nil }
+
+// isLast reports whether nothing comes after b but what the topic will yet
+// wake its subscriptions for. A batch from before the last wake can't tell.
+func (t *topic) isLast(b *batch) bool {
+	return !b.more && b.version == t.version.Load()
+}
+
+// next returns what comes after a position.
+func (t *topic) next(after eventlog.Position) *batch {
+	for {
+		b := t.batchAfter(after)
+		b.once.Do(func() { t.read(b) })
+		if b.run != nil {
+			return b
+		}
+		t.forget(b)
+		if !b.nothing() || t.isLast(b) {
+			return b
+		}
+	}
+}
+
+func (t *topic) batchAfter(after eventlog.Position) *batch {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, b := range t.batches {
+		if b != nil && b.after == after {
+			return b
+		}
+	}
+	b := &batch{after: after}
+	copy(t.batches[1:], t.batches[:])
+	t.batches[0] = b
+	return b
+}
+
+// forget drops a batch that later readers must not find.
+func (t *topic) forget(b *batch) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range t.batches {
+		if t.batches[i] == b {
+			t.batches[i] = nil
+		}
+	}
+}
+
+func (t *topic) read(b *batch) {
+	ctx, cancel := context.WithTimeout(t.engine.ctx, t.engine.o.ReadTimeout)
+	defer cancel()
+	b.version = t.version.Load()
+	page, err := t.engine.o.Log.Read(ctx, t.channel, b.after, eventlog.Limit{Bytes: t.engine.o.PageBytes})
+	switch {
+	case errors.As(err, &b.lost):
+		t.head.Store(b.lost.To.Offset)
+	case err != nil:
+		b.err = err
+	default:
+		t.head.Store(page.Head.Offset)
+		t.take(b, page)
+	}
+}
+
+// take makes a run of a page. An event that can't be shown becomes a gap of
+// one, and what comes before it a run of its own.
+func (t *topic) take(b *batch, page eventlog.Page) {
+	events, next := page.Events, page.Next
+	for i := range events {
+		if events[i].Check(0) == nil {
+			b.size += events[i].Size()
+			continue
+		}
+		if i == 0 {
+			b.lost = &eventlog.Lost{From: b.after, To: events[0].At, Reason: eventlog.Unencodable}
+			return
+		}
+		events, next = events[:i], events[i-1].At
+		break
+	}
+	if next == b.after {
+		return
+	}
+	b.run = &transport.Run{Channel: t.channel, Events: events, Next: next}
+	b.more = next != page.Head
+}
