@@ -1,0 +1,189 @@
+package conformance
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/throughline/throughline/eventlog"
+)
+
+// LogSetup is what a clause needs of the log that is opened for it. What is
+// zero is up to the log, but it keeps at least 1000 events and 4 MiB of
+// a channel for an hour, and lets 100 producers append.
+type LogSetup struct {
+	// Retention holds for every channel.
+	Retention eventlog.Retention
+	// MaxData is the most bytes of data in a message.
+	MaxData int
+	// Generation is how long the place before a channel's first event stays.
+	Generation time.Duration
+	// RememberProducers is how long a producer is remembered.
+	RememberProducers time.Duration
+	// MaxProducersPerOwner and MaxProducersPerChannel bound how many are.
+	MaxProducersPerOwner, MaxProducersPerChannel int
+}
+
+// TestLog runs every clause of the contract of [eventlog.Log]. open returns
+// a new, empty log, which the suite closes.
+//
+// A log that doesn't take the time from this process may have the method
+// Elapse(time.Duration), which is called wherever a clause lets time pass.
+func TestLog(t *testing.T, open func(t *testing.T, s LogSetup) eventlog.Log) {
+	for _, c := range logClauses {
+		t.Run(c.id, func(t *testing.T) {
+			if failures := c.try(t, open); len(failures) > 0 {
+				t.Errorf("%s\n  %s", c.text, strings.Join(failures, "\n  "))
+			}
+		})
+	}
+}
+
+// logClauses is the whole suite, in the order in which it is best read.
+var logClauses = []logClause{
+	{"L01_AppendReturnsLast", "MUST: Append returns the position of the batch's last event, which is readable at once; offsets count from 1.", false, appendReturnsLast},
+	{"L02_BatchIsWhole", "MUST: a batch is appended whole or not at all.", false, batchIsWhole},
+	{"L03_InvalidIsRefused", "MUST: what Channel.Check or Batch.Check refuses fails with *Invalid and appends nothing.", false, invalidIsRefused},
+	{"L04_MessagesUnchanged", "MUST: an event is the message that was appended, its empty type filled in.", false, messagesUnchanged},
+	{"L05_TimeNeverGoesBack", "MUST: an event's Time is when it was appended and never goes back within a channel.", true, timeNeverGoesBack},
+	{"L06_Marks", "MUST: each event has a random mark of 1 to MarkBits bits, and Prev is the mark of the event before it.", false, marksAreRandom},
+	{"L07_Expect", "MUST: an append whose Expect is not the head fails with *Expectation, which tells the head, and appends nothing.", false, expectIsTheHead},
+	{"L08_ExpectHasOneWinner", "MUST: of concurrent appends that expect the same head one is appended.", false, expectHasOneWinner},
+	{"L09_ConcurrentAppends", "MUST: concurrent appends are all readable, each once, those of one caller in its order.", false, concurrentAppends},
+	{"L10_EndedContext", "MUST: a call whose context has ended fails, not with *Lost, and appends nothing.", false, endedContext},
+	{"L11_ChannelsApart", "MUST: channels, and equal names in different namespaces, have nothing to do with each other.", false, channelsApart},
+	{"L12_Close", "MUST: what is called after Close fails with ErrUnavailable.", false, closedIsUnavailable},
+	{"L13_Info", "MUST: Info tells the most bytes of data that are taken, and how long producers are remembered.", false, infoIsTrue},
+
+	{"L20_PagesAreWhole", "MUST: pages read one after the other hold each event after the position once, in order of offsets.", false, pagesAreWhole},
+	{"L21_PagesAreBounded", "MUST: a page holds at most Limit.Bytes (0 is 64 KiB), but at least one event if there is any.", false, pagesAreBounded},
+	{"L22_NextAndHead", "MUST: Next is the last event looked at, or the position given; Head is the channel's last position.", false, nextAndHead},
+	{"L23_Behind", "MUST: Behind is above zero before the head, falls as a reader goes on, and is zero at the head.", false, behindFalls},
+	{"L24_PagesAreStable", "MUST: a page is not changed by later appends, trims and reads, nor by what a reader does with its slice.", false, pagesAreStable},
+	{"L25_Types", "MUST: a page holds events of the wanted types only (\"\" is \"message\"), and the others move Next on.", false, typesAreFiltered},
+	{"L26_ScanIsBounded", "SHOULD: a filtered read looks through a bounded number of events.", false, scanIsBounded},
+	{"L27_Seek", "MUST: Seek finds the latest, the earliest, and the last N, and refuses what is none of these with *Invalid.", false, seekFinds},
+
+	{"L30_PlaceBeforeFirst", "MUST: the place before a channel's first event has offset 0 and a mark that no other channel and no other log has.", false, placeBeforeFirst},
+	{"L31_Rewritten", "MUST: a position that the history doesn't hold is *Lost, Rewritten, from itself to the head.", false, rewrittenIsSaid},
+	{"L32_Trimmed", "MUST: a position before the last trimmed event is *Lost, Trimmed, from itself to that event, which is exact.", false, trimmedIsSaid},
+	{"L33_RetentionBounds", "MUST: no more is kept than Retention says, but at least the last event of an append.", false, retentionBounds},
+	{"L34_RetentionKeeps", "MUST: what is within Retention is not trimmed.", false, retentionKeeps},
+	{"L35_Age", "MUST: an event that is too old is not returned, and one that is not is.", true, ageTrims},
+	{"L36_HeadOutlivesEvents", "MUST: an empty channel keeps its head, and goes on from it.", true, headOutlivesEvents},
+	{"L37_LostIsNotUnavailable", "MUST: *Lost and ErrUnavailable are never confused.", false, lostIsNotUnavailable},
+
+	{"L40_PlaceMoves", "MUST: an unborn channel's place moves with the generation: the one before is exact, an older one is Rewritten.", true, placeMoves},
+	{"L41_PlacesKeptAtBirth", "MUST: both places valid when the first event came stay exact, and no other becomes so.", true, placesKeptAtBirth},
+	{"L42_RiseWakes", "MUST: those who watch an unborn channel are woken when its place moves.", true, riseWakes},
+	{"L43_ReadingCreatesNothing", "MUST: Seek, Read and Watch create no channel.", true, readingCreatesNothing},
+	{"L44_NamesAreDropped", "SHOULD: the name of an empty channel is dropped some generations after its last event.", true, namesAreDropped},
+	{"L45_DroppedIsNotConfused", "MUST: a position of a channel that was dropped is *Lost in the one that took its name.", true, droppedIsNotConfused},
+	{"L46_WatchedNameStays", "MUST: a watched name is not dropped.", true, watchedNameStays},
+	{"L47_ProducersKeepTheName", "MUST: the name of a channel that remembers a producer is not dropped.", true, producersKeepTheName},
+
+	{"L50_Duplicate", "MUST: an equal number is a duplicate, appends nothing and returns the first position, whatever else the batch says.", false, duplicateIsFirst},
+	{"L51_Stale", "MUST: a lower number fails with ErrStale and appends nothing; a higher one is appended.", false, lowerIsStale},
+	{"L52_ProducerScope", "MUST: numbers count per channel and namespace, and not per owner.", false, producerScope},
+	{"L53_DuplicateHasOneWinner", "MUST: of concurrent appends of one number one is appended.", false, duplicateHasOneWinner},
+	{"L54_RefusedIsNotCounted", "MUST: a number whose append was refused counts as never used.", false, refusedIsNotCounted},
+	{"L55_Remembered", "MUST: a producer is remembered for the stated time after its last append, even if its events are gone.", true, producersAreRemembered},
+	{"L56_Busy", "MUST: a new producer over a bound fails with ErrBusy and appends nothing, and nobody known is forgotten for it.", false, newProducersAreBusy},
+	{"L57_BusyEnds", "SHOULD: room for new producers comes back when old ones may be forgotten.", true, busyEnds},
+
+	{"L60_AppendWakes", "MUST: each append is followed by a wake, also in a channel that was unborn.", true, appendWakes},
+	{"L61_WakeHoldsNoLock", "MUST: wake is called without a lock held: it may call the log.", true, wakeHoldsNoLock},
+	{"L62_StopStops", "MUST: after stop, which may be called again, wake runs at most once more; other watchers stay.", true, stopStops},
+
+	{"L90_Model", "MUST: whatever happens, a reader gets every event once and in order, or *Lost, and *Lost only if something is.", true, modelHolds},
+}
+
+// A logClause is one sentence of the contract and how to test it.
+type logClause struct {
+	id     string
+	text   string
+	bubble bool // run with fake time
+	run    func(*logCheck)
+}
+
+// try runs a clause and returns how it failed.
+func (c *logClause) try(t *testing.T, open func(*testing.T, LogSetup) eventlog.Log) (failures []string) {
+	if !c.bubble {
+		return c.attempt(t, open, 30*time.Second)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		failures = c.attempt(t, open, 365*24*time.Hour)
+	})
+	return failures
+}
+
+func (c *logClause) attempt(t *testing.T, open func(*testing.T, LogSetup) eventlog.Log, within time.Duration) (failures []string) {
+	ctx, cancel := context.WithTimeout(context.Background(), within)
+	defer cancel()
+	hangs := time.AfterFunc(within+within/2, func() {
+		debug.SetTraceback("all")
+		panic(fmt.Sprintf("conformance: %s hangs, past the deadline of its contexts", c.id))
+	})
+	defer hangs.Stop()
+	check := &logCheck{t: t, opener: open, ctx: ctx}
+	defer func() {
+		if r := recover(); r != nil && r != any(endOfCheck) {
+			panic(r)
+		}
+		for _, l := range check.opened {
+			l.Close()
+		}
+		failures = check.failures
+	}()
+	c.run(check)
+	return nil
+}
+
+// endOfCheck is what fatalf panics with.
+var endOfCheck = new(int)
+
+// A logCheck is one run of a clause. It keeps failures to itself, so that the
+// suite can be run against logs that must fail.
+type logCheck struct {
+	t      *testing.T
+	opener func(*testing.T, LogSetup) eventlog.Log
+	ctx    context.Context // ends at the clause's deadline
+	opened []eventlog.Log
+
+	mu       sync.Mutex
+	failures []string // guarded by mu
+}
+
+func (c *logCheck) errorf(format string, args ...any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.failures) < 10 {
+		c.failures = append(c.failures, fmt.Sprintf(format, args...))
+	}
+}
+
+// fatalf ends the clause. It must be called by the goroutine that runs it.
+func (c *logCheck) fatalf(format string, args ...any) {
+	c.errorf(format, args...)
+	panic(endOfCheck)
+}
+
+func (c *logCheck) open(s LogSetup) eventlog.Log {
+	l := c.opener(c.t, s)
+	c.opened = append(c.opened, l)
+	return l
+}
+
+// pass lets time pass. Only in a bubble.
+func (c *logCheck) pass(l eventlog.Log, d time.Duration) {
+	if e, ok := l.(interface{ Elapse(d time.Duration) }); ok {
+		e.Elapse(d)
+	}
+	time.Sleep(d)
+	synctest.Wait()
+}

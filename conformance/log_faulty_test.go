@@ -1,0 +1,712 @@
+package conformance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/throughline/throughline/eventlog"
+)
+
+func openMemory(_ *testing.T, s LogSetup) eventlog.Log {
+	return eventlog.NewMemory(eventlog.MemoryOptions{
+		Retain:                 func(eventlog.Channel) eventlog.Retention { return s.Retention },
+		MaxData:                s.MaxData,
+		Generation:             s.Generation,
+		RememberProducers:      s.RememberProducers,
+		MaxProducersPerOwner:   s.MaxProducersPerOwner,
+		MaxProducersPerChannel: s.MaxProducersPerChannel,
+	})
+}
+
+// A brokenLog breaks the contract where one of its functions is set.
+type brokenLog struct {
+	eventlog.Log
+	onAppend func(context.Context, eventlog.Channel, eventlog.Batch) (eventlog.Position, bool, error)
+	onSeek   func(context.Context, eventlog.Channel, eventlog.Start) (eventlog.Position, error)
+	onRead   func(context.Context, eventlog.Channel, eventlog.Position, eventlog.Limit) (eventlog.Page, error)
+	onWatch  func(eventlog.Channel, func()) func()
+	onInfo   func() eventlog.Info
+	onClose  func() error
+}
+
+func (b *brokenLog) Append(ctx context.Context, ch eventlog.Channel, batch eventlog.Batch) (eventlog.Position, bool, error) {
+	if b.onAppend != nil {
+		return b.onAppend(ctx, ch, batch)
+	}
+	return b.Log.Append(ctx, ch, batch)
+}
+
+func (b *brokenLog) Seek(ctx context.Context, ch eventlog.Channel, s eventlog.Start) (eventlog.Position, error) {
+	if b.onSeek != nil {
+		return b.onSeek(ctx, ch, s)
+	}
+	return b.Log.Seek(ctx, ch, s)
+}
+
+func (b *brokenLog) Read(ctx context.Context, ch eventlog.Channel, after eventlog.Position, limit eventlog.Limit) (eventlog.Page, error) {
+	if b.onRead != nil {
+		return b.onRead(ctx, ch, after, limit)
+	}
+	return b.Log.Read(ctx, ch, after, limit)
+}
+
+func (b *brokenLog) Watch(ch eventlog.Channel, wake func()) func() {
+	if b.onWatch != nil {
+		return b.onWatch(ch, wake)
+	}
+	return b.Log.Watch(ch, wake)
+}
+
+func (b *brokenLog) Info() eventlog.Info {
+	if b.onInfo != nil {
+		return b.onInfo()
+	}
+	return b.Log.Info()
+}
+
+func (b *brokenLog) Close() error {
+	if b.onClose != nil {
+		return b.onClose()
+	}
+	return b.Log.Close()
+}
+
+// head is the latest position, whatever happens.
+func (b *brokenLog) head(ch eventlog.Channel) eventlog.Position {
+	at, _ := b.Log.Seek(context.Background(), ch, eventlog.Start{})
+	return at
+}
+
+func (b *brokenLog) base(ch eventlog.Channel) eventlog.Position {
+	at, _ := b.Log.Seek(context.Background(), ch, eventlog.Start{Earliest: true})
+	return at
+}
+
+// A logFault is one way to be broken, and the clauses that must notice.
+type logFault struct {
+	name    string
+	catches string
+	setup   func(*LogSetup)  // what the log makes of what it was asked for
+	breaks  func(*brokenLog) // what it does wrong
+}
+
+func (f *logFault) open(t *testing.T, s LogSetup) eventlog.Log {
+	if f.setup != nil {
+		f.setup(&s)
+	}
+	b := &brokenLog{Log: openMemory(t, s)}
+	if f.breaks != nil {
+		f.breaks(b)
+	}
+	return b
+}
+
+// onPage breaks a log by changing the pages it returns.
+func onPage(change func(p *eventlog.Page, after eventlog.Position, limit eventlog.Limit)) func(*brokenLog) {
+	return func(b *brokenLog) {
+		b.onRead = func(ctx context.Context, ch eventlog.Channel, after eventlog.Position, limit eventlog.Limit) (eventlog.Page, error) {
+			page, err := b.Log.Read(ctx, ch, after, limit)
+			if err == nil {
+				change(&page, after, limit)
+			}
+			return page, err
+		}
+	}
+}
+
+// onEvents breaks a log by changing each event that it returns.
+func onEvents(change func(e *eventlog.Event)) func(*brokenLog) {
+	return onPage(func(p *eventlog.Page, _ eventlog.Position, _ eventlog.Limit) {
+		for i := range p.Events {
+			change(&p.Events[i])
+		}
+	})
+}
+
+// onLimit breaks a log by changing what is asked of it.
+func onLimit(change func(l *eventlog.Limit)) func(*brokenLog) {
+	return func(b *brokenLog) {
+		b.onRead = func(ctx context.Context, ch eventlog.Channel, after eventlog.Position, limit eventlog.Limit) (eventlog.Page, error) {
+			change(&limit)
+			return b.Log.Read(ctx, ch, after, limit)
+		}
+	}
+}
+
+// onBatch breaks a log by changing what it appends.
+func onBatch(change func(b *eventlog.Batch)) func(*brokenLog) {
+	return func(b *brokenLog) {
+		b.onAppend = func(ctx context.Context, ch eventlog.Channel, batch eventlog.Batch) (eventlog.Position, bool, error) {
+			change(&batch)
+			return b.Log.Append(ctx, ch, batch)
+		}
+	}
+}
+
+// onLost breaks a log by doing something else where a position is lost.
+func onLost(instead func(b *brokenLog, ch eventlog.Channel, limit eventlog.Limit, lost *eventlog.Lost) (eventlog.Page, error)) func(*brokenLog) {
+	return func(b *brokenLog) {
+		b.onRead = func(ctx context.Context, ch eventlog.Channel, after eventlog.Position, limit eventlog.Limit) (eventlog.Page, error) {
+			page, err := b.Log.Read(ctx, ch, after, limit)
+			var lost *eventlog.Lost
+			if errors.As(err, &lost) {
+				return instead(b, ch, limit, lost)
+			}
+			return page, err
+		}
+	}
+}
+
+var logFaults = slices.Concat(appendFaults, pageFaults, lostFaults, generationFaults, producerFaults, watchFaults)
+
+var appendFaults = []logFault{
+	{name: "returns the position of the first event", catches: "L01", breaks: func(b *brokenLog) {
+		b.onAppend = func(ctx context.Context, ch eventlog.Channel, batch eventlog.Batch) (eventlog.Position, bool, error) {
+			before := b.head(ch)
+			at, duplicate, err := b.Log.Append(ctx, ch, batch)
+			if page, e := b.Log.Read(ctx, ch, before, eventlog.Limit{}); e == nil && len(page.Events) > 0 {
+				at = page.Events[0].At
+			}
+			return at, duplicate, err
+		}
+	}},
+	{name: "appends a batch one by one", catches: "L02", breaks: func(b *brokenLog) {
+		b.onAppend = func(ctx context.Context, ch eventlog.Channel, batch eventlog.Batch) (at eventlog.Position, duplicate bool, err error) {
+			for _, m := range batch.Messages {
+				if at, duplicate, err = b.Log.Append(ctx, ch, eventlog.Batch{Messages: []eventlog.Message{m}}); err != nil {
+					return at, duplicate, err
+				}
+			}
+			return at, duplicate, err
+		}
+	}},
+	{name: "passes over what is invalid", catches: "L03 L02", breaks: func(b *brokenLog) {
+		b.onAppend = func(ctx context.Context, ch eventlog.Channel, batch eventlog.Batch) (eventlog.Position, bool, error) {
+			at, duplicate, err := b.Log.Append(ctx, ch, batch)
+			var invalid *eventlog.Invalid
+			if errors.As(err, &invalid) {
+				return b.head(ch), false, nil
+			}
+			return at, duplicate, err
+		}
+	}},
+	{name: "forgets keys and tags", catches: "L04", breaks: onEvents(func(e *eventlog.Event) { e.Key, e.Tags = "", nil })},
+	{name: "leaves the type empty", catches: "L04", breaks: onEvents(func(e *eventlog.Event) { e.Type = strings.TrimPrefix(e.Type, "message") })},
+	{name: "takes the time from a clock that is set back", catches: "L05", breaks: onEvents(func(e *eventlog.Event) {
+		e.Time = e.Time.Add(-time.Duration(e.At.Offset%2) * time.Millisecond)
+	})},
+	{name: "tells the time of the read", catches: "L05", breaks: onEvents(func(e *eventlog.Event) { e.Time = time.Now() })},
+	{name: "counts instead of drawing marks", catches: "L06", breaks: onEvents(func(e *eventlog.Event) {
+		e.At.Mark, e.Prev = e.At.Offset, e.At.Offset-1
+	})},
+	{name: "draws short marks", catches: "L06", breaks: onEvents(func(e *eventlog.Event) { e.At.Mark &= 0xffffffff; e.Prev &= 0xffffffff })},
+	{name: "forgets the mark of the event before", catches: "L06", breaks: onEvents(func(e *eventlog.Event) { e.Prev = e.At.Mark })},
+	{name: "ignores what is expected", catches: "L07 L08 L54", breaks: onBatch(func(b *eventlog.Batch) { b.Expect = nil })},
+	{name: "checks what is expected in another step", catches: "L08", breaks: func(b *brokenLog) {
+		b.onAppend = func(ctx context.Context, ch eventlog.Channel, batch eventlog.Batch) (eventlog.Position, bool, error) {
+			if head := b.head(ch); batch.Expect != nil && *batch.Expect != head {
+				return eventlog.Position{}, false, &eventlog.Expectation{Expected: *batch.Expect, Head: head}
+			}
+			time.Sleep(time.Millisecond) // the other step
+			batch.Expect = nil
+			return b.Log.Append(ctx, ch, batch)
+		}
+	}},
+	{name: "acknowledges what it never appends", catches: "L09 L01", breaks: func(b *brokenLog) {
+		n := 0
+		var mu sync.Mutex
+		b.onAppend = func(ctx context.Context, ch eventlog.Channel, batch eventlog.Batch) (eventlog.Position, bool, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if n++; n%3 == 0 {
+				return b.head(ch), false, nil
+			}
+			return b.Log.Append(ctx, ch, batch)
+		}
+	}},
+	{name: "ignores contexts", catches: "L10", breaks: func(b *brokenLog) {
+		b.onAppend = func(ctx context.Context, ch eventlog.Channel, batch eventlog.Batch) (eventlog.Position, bool, error) {
+			return b.Log.Append(context.WithoutCancel(ctx), ch, batch)
+		}
+	}},
+	{name: "calls an ended context a loss", catches: "L10", breaks: func(b *brokenLog) {
+		b.onRead = func(ctx context.Context, ch eventlog.Channel, after eventlog.Position, limit eventlog.Limit) (eventlog.Page, error) {
+			if ctx.Err() != nil {
+				return eventlog.Page{}, &eventlog.Lost{From: after, To: after, Reason: eventlog.Rewritten}
+			}
+			return b.Log.Read(ctx, ch, after, limit)
+		}
+	}},
+	{name: "joins namespace and name", catches: "L11 L30", breaks: func(b *brokenLog) {
+		join := func(ch eventlog.Channel) eventlog.Channel {
+			return eventlog.Channel{Name: ch.Namespace + ch.Name}
+		}
+		b.onAppend = func(ctx context.Context, ch eventlog.Channel, batch eventlog.Batch) (eventlog.Position, bool, error) {
+			return b.Log.Append(ctx, join(ch), batch)
+		}
+		b.onSeek = func(ctx context.Context, ch eventlog.Channel, s eventlog.Start) (eventlog.Position, error) {
+			return b.Log.Seek(ctx, join(ch), s)
+		}
+		b.onRead = func(ctx context.Context, ch eventlog.Channel, after eventlog.Position, limit eventlog.Limit) (eventlog.Page, error) {
+			return b.Log.Read(ctx, join(ch), after, limit)
+		}
+	}},
+	{name: "goes on after Close", catches: "L12 L37", breaks: func(b *brokenLog) {
+		calls := 0
+		b.onClose = func() error {
+			if calls++; calls == 1 {
+				return nil
+			}
+			return b.Log.Close()
+		}
+	}},
+	{name: "promises more data than it takes", catches: "L13 L03", breaks: func(b *brokenLog) {
+		b.onInfo = func() eventlog.Info {
+			i := b.Log.Info()
+			i.MaxData++
+			return i
+		}
+	}},
+}
+
+var pageFaults = []logFault{
+	{name: "drops an event", catches: "L20 L09 L02 L90", breaks: onPage(func(p *eventlog.Page, _ eventlog.Position, _ eventlog.Limit) {
+		p.Events = slices.DeleteFunc(p.Events, func(e eventlog.Event) bool { return e.At.Offset%40 == 7 })
+	})},
+	{name: "returns pages in the wrong order", catches: "L20 L22 L90", breaks: onPage(func(p *eventlog.Page, _ eventlog.Position, _ eventlog.Limit) {
+		slices.Reverse(p.Events)
+	})},
+	{name: "repeats an event", catches: "L20 L90", breaks: onPage(func(p *eventlog.Page, _ eventlog.Position, _ eventlog.Limit) {
+		if n := len(p.Events); n > 0 && p.Events[n-1].At.Offset%5 == 0 {
+			p.Events = append(p.Events, p.Events[n-1])
+		}
+	})},
+	{name: "moves past an event that it did not return", catches: "L20 L22 L90", breaks: onPage(func(p *eventlog.Page, _ eventlog.Position, _ eventlog.Limit) {
+		if len(p.Events) > 2 {
+			p.Events = p.Events[:len(p.Events)-1]
+		}
+	})},
+	{name: "has no bound of bytes", catches: "L21", breaks: onLimit(func(l *eventlog.Limit) { l.Bytes = 1 << 40 })},
+	{name: "returns nothing if the first event is too large", catches: "L21 L20", breaks: onPage(func(p *eventlog.Page, after eventlog.Position, limit eventlog.Limit) {
+		if limit.Bytes > 0 && len(p.Events) == 1 && p.Events[0].Size() > limit.Bytes {
+			p.Events, p.Next = nil, after
+		}
+	})},
+	{name: "says that the page's end is the head", catches: "L22", breaks: onPage(func(p *eventlog.Page, _ eventlog.Position, _ eventlog.Limit) { p.Head = p.Next })},
+	{name: "is never behind", catches: "L23", breaks: onPage(func(p *eventlog.Page, _ eventlog.Position, _ eventlog.Limit) { p.Behind = 0 })},
+	{name: "is always behind", catches: "L23", breaks: onPage(func(p *eventlog.Page, _ eventlog.Position, _ eventlog.Limit) { p.Behind++ })},
+	{name: "returns its own slice", catches: "L24", breaks: func(b *brokenLog) {
+		var shared []eventlog.Event
+		onPage(func(p *eventlog.Page, _ eventlog.Position, _ eventlog.Limit) {
+			shared = append(shared[:0], p.Events...)
+			p.Events = shared
+		})(b)
+	}},
+	{name: "ignores types", catches: "L25", breaks: onLimit(func(l *eventlog.Limit) { l.Types = nil })},
+	{name: "does not know that no type is message", catches: "L25", breaks: onLimit(func(l *eventlog.Limit) {
+		for i, t := range l.Types {
+			if t == "" {
+				l.Types[i] = "nothing"
+			}
+		}
+		l.Types = slices.Clone(l.Types)
+	})},
+	{name: "does not move on over what is filtered", catches: "L25", breaks: onPage(func(p *eventlog.Page, after eventlog.Position, limit eventlog.Limit) {
+		if len(limit.Types) > 0 && len(p.Events) == 0 {
+			p.Next = after
+		}
+	})},
+	{name: "looks through everything", catches: "L26", breaks: func(b *brokenLog) {
+		b.onRead = func(ctx context.Context, ch eventlog.Channel, after eventlog.Position, limit eventlog.Limit) (eventlog.Page, error) {
+			for {
+				page, err := b.Log.Read(ctx, ch, after, limit)
+				if err != nil || len(page.Events) > 0 || !page.More() {
+					return page, err
+				}
+				after = page.Next
+			}
+		}
+	}},
+	{name: "seeks one too few", catches: "L27", breaks: func(b *brokenLog) {
+		b.onSeek = func(ctx context.Context, ch eventlog.Channel, s eventlog.Start) (eventlog.Position, error) {
+			s.Last = max(s.Last-1, min(s.Last, 0))
+			return b.Log.Seek(ctx, ch, s)
+		}
+	}},
+	{name: "takes the earliest for the latest", catches: "L27 L90", breaks: func(b *brokenLog) {
+		b.onSeek = func(ctx context.Context, ch eventlog.Channel, s eventlog.Start) (eventlog.Position, error) {
+			s.Earliest = s == eventlog.Start{}
+			return b.Log.Seek(ctx, ch, s)
+		}
+	}},
+	{name: "seeks what is no start", catches: "L27", breaks: func(b *brokenLog) {
+		b.onSeek = func(ctx context.Context, ch eventlog.Channel, s eventlog.Start) (eventlog.Position, error) {
+			if s.Last < 0 || s.Earliest {
+				s.Last = 0
+			}
+			return b.Log.Seek(ctx, ch, s)
+		}
+	}},
+}
+
+// fixedPlace is a log where the place before each first event is the same.
+func fixedPlace(b *brokenLog) {
+	fixed := eventlog.Position{Offset: 0, Mark: 1}
+	fix := func(at *eventlog.Position) {
+		if at.Offset == 0 {
+			*at = fixed
+		}
+	}
+	b.onSeek = func(ctx context.Context, ch eventlog.Channel, s eventlog.Start) (eventlog.Position, error) {
+		at, err := b.Log.Seek(ctx, ch, s)
+		fix(&at)
+		return at, err
+	}
+	b.onRead = func(ctx context.Context, ch eventlog.Channel, after eventlog.Position, limit eventlog.Limit) (eventlog.Page, error) {
+		if after == fixed && b.base(ch).Offset == 0 {
+			after = b.base(ch)
+		}
+		page, err := b.Log.Read(ctx, ch, after, limit)
+		fix(&page.Next)
+		fix(&page.Head)
+		return page, err
+	}
+}
+
+// forgetMarks is a log that knows events by their offsets alone.
+func forgetMarks(b *brokenLog, ch eventlog.Channel, limit eventlog.Limit, lost *eventlog.Lost) (eventlog.Page, error) {
+	ctx := context.Background()
+	at := b.base(ch)
+	for lost.From.Offset >= at.Offset {
+		page, err := b.Log.Read(ctx, ch, at, eventlog.Limit{Bytes: 1})
+		if at.Offset == lost.From.Offset || err != nil || !page.More() {
+			at = page.Next
+			if page.Next.Offset != lost.From.Offset && len(page.Events) > 0 {
+				at = page.Events[0].Before()
+			}
+			return b.Log.Read(ctx, ch, at, limit)
+		}
+		at = page.Next
+	}
+	return eventlog.Page{}, lost
+}
+
+var lostFaults = []logFault{
+	{name: "has one fixed place before every first event", catches: "L30 L40", breaks: fixedPlace},
+	{name: "forgets marks", catches: "L31 L32 L45 L90", breaks: onLost(forgetMarks)},
+	{name: "takes a lost position for the head", catches: "L31 L32 L37 L45 L90", breaks: onLost(func(b *brokenLog, ch eventlog.Channel, _ eventlog.Limit, _ *eventlog.Lost) (eventlog.Page, error) {
+		return eventlog.Page{Next: b.head(ch), Head: b.head(ch)}, nil
+	})},
+	{name: "goes on where events were trimmed", catches: "L32 L35 L36 L90", breaks: onLost(func(b *brokenLog, ch eventlog.Channel, limit eventlog.Limit, lost *eventlog.Lost) (eventlog.Page, error) {
+		if lost.Reason == eventlog.Trimmed {
+			return b.Log.Read(context.Background(), ch, b.base(ch), limit)
+		}
+		return eventlog.Page{}, lost
+	})},
+	{name: "sends who lost some events to the head", catches: "L32 L35 L90", breaks: onLost(func(b *brokenLog, ch eventlog.Channel, _ eventlog.Limit, lost *eventlog.Lost) (eventlog.Page, error) {
+		lost.To = b.head(ch)
+		return eventlog.Page{}, lost
+	})},
+	{name: "tells of a loss from nowhere", catches: "L31 L90", breaks: onLost(func(_ *brokenLog, _ eventlog.Channel, _ eventlog.Limit, lost *eventlog.Lost) (eventlog.Page, error) {
+		lost.From = eventlog.Position{}
+		return eventlog.Page{}, lost
+	})},
+	{name: "loses who stands at the last trimmed event", catches: "L32 L36 L90", breaks: func(b *brokenLog) {
+		b.onRead = func(ctx context.Context, ch eventlog.Channel, after eventlog.Position, limit eventlog.Limit) (eventlog.Page, error) {
+			if after == b.base(ch) && after.Offset > 0 {
+				return eventlog.Page{}, &eventlog.Lost{From: after, To: b.head(ch), Reason: eventlog.Rewritten}
+			}
+			return b.Log.Read(ctx, ch, after, limit)
+		}
+	}},
+	{name: "keeps everything", catches: "L33 L32", setup: func(s *LogSetup) { s.Retention.Events, s.Retention.Bytes = -1, -1 }},
+	{name: "keeps fewer events than asked", catches: "L34 L90", setup: func(s *LogSetup) { s.Retention.Events = (s.Retention.Events + 1) / 2 }},
+	{name: "keeps fewer bytes than asked", catches: "L34", setup: func(s *LogSetup) { s.Retention.Bytes /= 2 }},
+	{name: "does not know of age", catches: "L35", setup: func(s *LogSetup) { s.Retention.Age = -1 }},
+	{name: "takes events for older than they are", catches: "L35 L90", setup: func(s *LogSetup) { s.Retention.Age /= 2 }},
+	{name: "calls a loss unavailable", catches: "L37", breaks: onLost(func(_ *brokenLog, _ eventlog.Channel, _ eventlog.Limit, lost *eventlog.Lost) (eventlog.Page, error) {
+		return eventlog.Page{}, fmt.Errorf("%w: %w", eventlog.ErrUnavailable, lost)
+	})},
+	{name: "calls unavailable a loss", catches: "L37 L12", breaks: func(b *brokenLog) {
+		b.onRead = func(ctx context.Context, ch eventlog.Channel, after eventlog.Position, limit eventlog.Limit) (eventlog.Page, error) {
+			page, err := b.Log.Read(ctx, ch, after, limit)
+			if errors.Is(err, eventlog.ErrUnavailable) {
+				err = &eventlog.Lost{From: after, To: after, Reason: eventlog.Rewritten}
+			}
+			return page, err
+		}
+	}},
+}
+
+// onUnborn breaks reads after the place before the first event, where it isn't
+// the present one.
+func onUnborn(when func(head eventlog.Position) bool) func(*brokenLog) {
+	return func(b *brokenLog) {
+		b.onRead = func(ctx context.Context, ch eventlog.Channel, after eventlog.Position, limit eventlog.Limit) (eventlog.Page, error) {
+			head, base := b.head(ch), b.base(ch)
+			if after.Offset == 0 && base.Offset == 0 && after != base && when(head) {
+				return eventlog.Page{}, &eventlog.Lost{From: after, To: head, Reason: eventlog.Rewritten}
+			}
+			return b.Log.Read(ctx, ch, after, limit)
+		}
+	}
+}
+
+var generationFaults = []logFault{
+	{name: "has one generation", catches: "L40 L42 L43 L44", setup: func(s *LogSetup) { s.Generation = 1 << 60 }},
+	{name: "forgets the generation before", catches: "L40 L42", breaks: onUnborn(func(head eventlog.Position) bool { return head.Offset == 0 })},
+	{name: "forgets at birth the generation before", catches: "L40 L41", breaks: onUnborn(func(head eventlog.Position) bool { return head.Offset > 0 })},
+	{name: "takes any place for the first", catches: "L41 L40 L45", breaks: onLost(func(b *brokenLog, ch eventlog.Channel, limit eventlog.Limit, lost *eventlog.Lost) (eventlog.Page, error) {
+		if lost.From.Offset == 0 && b.base(ch).Offset == 0 {
+			return b.Log.Read(context.Background(), ch, b.base(ch), limit)
+		}
+		return eventlog.Page{}, lost
+	})},
+	{name: "wakes nobody when a place moves", catches: "L42", breaks: func(b *brokenLog) {
+		b.onWatch = func(ch eventlog.Channel, wake func()) func() {
+			return b.Log.Watch(ch, func() {
+				if b.head(ch).Offset > 0 {
+					wake()
+				}
+			})
+		}
+	}},
+	{name: "creates channels that are sought", catches: "L43", breaks: func(b *brokenLog) {
+		places := make(map[eventlog.Channel]eventlog.Position)
+		b.onSeek = func(ctx context.Context, ch eventlog.Channel, s eventlog.Start) (eventlog.Position, error) {
+			at, err := b.Log.Seek(ctx, ch, s)
+			if at.Offset > 0 || err != nil {
+				return at, err
+			}
+			if _, found := places[ch]; !found {
+				places[ch] = at
+			}
+			return places[ch], nil
+		}
+	}},
+	{name: "forgets empty channels", catches: "L36 L90", setup: func(s *LogSetup) { s.Generation = time.Minute }},
+	{name: "forgets names that are watched", catches: "L46", breaks: func(b *brokenLog) {
+		b.onWatch = func(eventlog.Channel, func()) func() { return func() {} }
+	}},
+	{name: "forgets names that have producers", catches: "L47", setup: func(s *LogSetup) { s.RememberProducers /= 10 }},
+}
+
+// otherStep applies the producer rule in another step than the append.
+func otherStep(b *brokenLog) {
+	type last struct {
+		seq uint64
+		at  eventlog.Position
+	}
+	var mu sync.Mutex
+	known := make(map[eventlog.Channel]map[string]last)
+	b.onAppend = func(ctx context.Context, ch eventlog.Channel, batch eventlog.Batch) (eventlog.Position, bool, error) {
+		p := batch.Producer
+		mu.Lock()
+		was := known[ch][p.ID]
+		mu.Unlock()
+		if p.Seq == was.seq && p.Seq > 0 {
+			return was.at, true, nil
+		}
+		time.Sleep(time.Millisecond)
+		batch.Producer = eventlog.Producer{}
+		at, duplicate, err := b.Log.Append(ctx, ch, batch)
+		mu.Lock()
+		defer mu.Unlock()
+		if known[ch] == nil {
+			known[ch] = make(map[string]last)
+		}
+		known[ch][p.ID] = last{p.Seq, at}
+		return at, duplicate, err
+	}
+}
+
+var producerFaults = []logFault{
+	{name: "appends duplicates", catches: "L50 L51 L52 L53 L55 L90", breaks: onBatch(func(b *eventlog.Batch) { b.Producer = eventlog.Producer{} })},
+	{name: "checks producers in another step", catches: "L53", breaks: otherStep},
+	{name: "tells repeats the head", catches: "L50 L90", breaks: func(b *brokenLog) {
+		b.onAppend = func(ctx context.Context, ch eventlog.Channel, batch eventlog.Batch) (eventlog.Position, bool, error) {
+			at, duplicate, err := b.Log.Append(ctx, ch, batch)
+			if duplicate {
+				at = b.head(ch)
+			}
+			return at, duplicate, err
+		}
+	}},
+	{name: "knows producers by their owner", catches: "L50 L52", breaks: onBatch(func(b *eventlog.Batch) {
+		if b.Producer.ID != "" {
+			b.Producer.ID = b.Producer.Owner + "/" + b.Producer.ID
+		}
+	})},
+	{name: "takes a lower number for a duplicate", catches: "L51 L55", breaks: func(b *brokenLog) {
+		b.onAppend = func(ctx context.Context, ch eventlog.Channel, batch eventlog.Batch) (eventlog.Position, bool, error) {
+			at, duplicate, err := b.Log.Append(ctx, ch, batch)
+			if errors.Is(err, eventlog.ErrStale) {
+				return b.head(ch), true, nil
+			}
+			return at, duplicate, err
+		}
+	}},
+	{name: "numbers over all channels", catches: "L52", breaks: func(b *brokenLog) {
+		highest := make(map[string]uint64)
+		b.onAppend = func(ctx context.Context, ch eventlog.Channel, batch eventlog.Batch) (eventlog.Position, bool, error) {
+			p := batch.Producer
+			if p.Seq < highest[p.ID] {
+				return eventlog.Position{}, false, eventlog.ErrStale
+			}
+			highest[p.ID] = p.Seq
+			return b.Log.Append(ctx, ch, batch)
+		}
+	}},
+	{name: "counts numbers that it refused", catches: "L54", breaks: func(b *brokenLog) {
+		tried := make(map[eventlog.Producer]bool)
+		b.onAppend = func(ctx context.Context, ch eventlog.Channel, batch eventlog.Batch) (eventlog.Position, bool, error) {
+			if tried[batch.Producer] {
+				return b.head(ch), true, nil
+			}
+			tried[batch.Producer] = true
+			return b.Log.Append(ctx, ch, batch)
+		}
+	}},
+	{name: "forgets producers too soon", catches: "L55 L47 L90", breaks: func(b *brokenLog) {
+		b.onInfo = func() eventlog.Info {
+			i := b.Log.Info()
+			i.ProducersRemembered *= 10
+			return i
+		}
+	}, setup: func(s *LogSetup) { s.RememberProducers /= 10 }},
+	{name: "has no bound of producers", catches: "L56 L57", setup: func(s *LogSetup) {
+		s.MaxProducersPerOwner, s.MaxProducersPerChannel = 1000, 1000
+	}},
+	{name: "has no bound of producers per channel", catches: "L56", setup: func(s *LogSetup) { s.MaxProducersPerChannel = 1000 }},
+	{name: "never forgets producers", catches: "L57", setup: func(s *LogSetup) { s.RememberProducers = 1 << 60 }, breaks: func(b *brokenLog) {
+		b.onInfo = func() eventlog.Info {
+			i := b.Log.Info()
+			i.ProducersRemembered = time.Hour
+			return i
+		}
+	}},
+}
+
+// lockedWakes is a log that calls wake with its own lock held. The lock is
+// a channel, so that a bubble sees who waits for it.
+func lockedWakes(b *brokenLog) {
+	lock := make(chan struct{}, 1)
+	var wakes []func()
+	b.onWatch = func(_ eventlog.Channel, wake func()) func() {
+		wakes = append(wakes, wake)
+		return func() {}
+	}
+	b.onSeek = func(ctx context.Context, ch eventlog.Channel, s eventlog.Start) (eventlog.Position, error) {
+		select {
+		case lock <- struct{}{}:
+			defer func() { <-lock }()
+			return b.Log.Seek(ctx, ch, s)
+		case <-ctx.Done():
+			return eventlog.Position{}, fmt.Errorf("%w: %w", eventlog.ErrUnavailable, ctx.Err())
+		}
+	}
+	b.onAppend = func(ctx context.Context, ch eventlog.Channel, batch eventlog.Batch) (eventlog.Position, bool, error) {
+		lock <- struct{}{}
+		defer func() { <-lock }()
+		at, duplicate, err := b.Log.Append(ctx, ch, batch)
+		for _, wake := range wakes {
+			wake()
+		}
+		return at, duplicate, err
+	}
+}
+
+var watchFaults = []logFault{
+	{name: "misses wakes", catches: "L60 L90", breaks: func(b *brokenLog) {
+		b.onWatch = func(ch eventlog.Channel, wake func()) func() {
+			n := 0
+			return b.Log.Watch(ch, func() {
+				if n++; n%5 > 0 {
+					wake()
+				}
+			})
+		}
+	}},
+	{name: "misses the first event of a channel", catches: "L60", breaks: func(b *brokenLog) {
+		b.onWatch = func(ch eventlog.Channel, wake func()) func() {
+			return b.Log.Watch(ch, func() {
+				if b.head(ch).Offset > 1 {
+					wake()
+				}
+			})
+		}
+	}},
+	{name: "wakes with a lock held", catches: "L61", breaks: lockedWakes},
+	{name: "does not stop", catches: "L62", breaks: func(b *brokenLog) {
+		b.onWatch = func(ch eventlog.Channel, wake func()) func() {
+			b.Log.Watch(ch, wake)
+			return func() {}
+		}
+	}},
+	{name: "stops the others too", catches: "L62", breaks: func(b *brokenLog) {
+		stopped := false
+		b.onWatch = func(ch eventlog.Channel, wake func()) func() {
+			stop := b.Log.Watch(ch, func() {
+				if !stopped {
+					wake()
+				}
+			})
+			return func() { stopped = true; stop() }
+		}
+	}},
+}
+
+// TestLogFaults runs the suite's clauses against logs that they must catch.
+func TestLogFaults(t *testing.T) {
+	for _, f := range logFaults {
+		t.Run(strings.ReplaceAll(f.name, " ", "_"), func(t *testing.T) {
+			for id := range strings.FieldsSeq(f.catches) {
+				c := clauseOf(t, id)
+				if failures := c.try(t, f.open); len(failures) == 0 {
+					t.Errorf("%s does not catch a log that %s", c.id, f.name)
+				} else {
+					t.Logf("%s: %s", c.id, failures[0])
+				}
+			}
+		})
+	}
+}
+
+func clauseOf(t *testing.T, id string) *logClause {
+	for i := range logClauses {
+		if strings.HasPrefix(logClauses[i].id, id+"_") {
+			return &logClauses[i]
+		}
+	}
+	t.Fatalf("there is no clause %s", id)
+	return nil
+}
+
+// TestLogClausesBite: each clause was seen to fail for a fault, and none for
+// a log that is as it should be.
+func TestLogClausesBite(t *testing.T) {
+	bites := make(map[string]bool)
+	for _, f := range logFaults {
+		for id := range strings.FieldsSeq(f.catches) {
+			bites[id] = true
+		}
+	}
+	seen := make(map[string]bool)
+	for _, c := range logClauses {
+		id, _, named := strings.Cut(c.id, "_")
+		if !named || seen[id] || !bites[id] {
+			t.Errorf("%s has no name, or an id that is not its own, or there is no fault that it catches", c.id)
+		}
+		if !strings.HasPrefix(c.text, "MUST: ") && !strings.HasPrefix(c.text, "SHOULD: ") {
+			t.Errorf("%s has no level: %s", c.id, c.text)
+		}
+		seen[id] = true
+	}
+	TestLog(t, openMemory)
+}

@@ -1,0 +1,254 @@
+// Package wireclient reads what the carriers send, for tests: each carrier
+// plainly and by the session protocol, one line at a time. It knows
+// PROTOCOL.md and nothing of the server.
+package wireclient
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/coder/websocket"
+)
+
+// An Item is one thing that came: exactly one of Open, Event, Opening, Gap,
+// End, Beat and Close says what it is.
+type Item struct {
+	Channel  string
+	Position string // of an event or opening
+	Type     string
+	Data     []byte // of an event: the payload as published
+	JSON     bool   // Data is the payload as JSON: a text is a JSON string
+	Gap      *Gap
+	End      *Reason
+	Close    *Reason
+	Open     *Open
+	Event    bool
+	Opening  bool
+	Beat     bool
+}
+
+// Gap, Reason and Open are the objects of PROTOCOL §§2, 8, 6.
+type (
+	Gap    struct{ From, To, Reason string }
+	Reason struct {
+		Code, Class, Message string
+		After                int64
+		Versions             []int
+	}
+	Open struct {
+		Version   int
+		Line      uint64
+		Heartbeat int64
+	}
+)
+
+// A Hello is what a session's line begins with.
+type Hello struct {
+	Version  int       `json:"version"`
+	Token    string    `json:"token"`
+	Line     uint64    `json:"line"`
+	Probe    bool      `json:"probe,omitempty"`
+	Channels []Channel `json:"channels,omitempty"`
+}
+
+// A Channel is one that a hello asks for.
+type Channel struct {
+	Channel string `json:"channel"`
+	After   string `json:"after,omitempty"`
+}
+
+// Frame returns the hello as it crosses the wire.
+func (h Hello) Frame() []byte {
+	b, _ := json.Marshal(map[string]Hello{"hello": h})
+	return b
+}
+
+// A Stream is one line.
+type Stream interface {
+	// Next returns the next item. io.EOF is an end in good order.
+	Next() (Item, error)
+	Close()
+}
+
+// A Refused is the error of a request that was answered with a refusal.
+type Refused struct {
+	Status int
+	Header http.Header
+	Reason
+}
+
+func (r *Refused) Error() string {
+	return fmt.Sprintf("refused: %d %s: %s", r.Status, r.Code, r.Message)
+}
+
+func refused(r *http.Response) error {
+	defer r.Body.Close()
+	var body struct{ Error Reason }
+	text, _ := io.ReadAll(r.Body)
+	_ = json.Unmarshal(text, &body)
+	return &Refused{r.StatusCode, r.Header, body.Error}
+}
+
+// object is any JSON object of the protocol.
+type object struct {
+	Channel, Position, Type, Encoding string
+	Data                              json.RawMessage
+	Gap                               *Gap
+	End, Close                        *Reason
+	Open                              *Open
+}
+
+func (o *object) item() (Item, error) {
+	it := Item{Channel: o.Channel, Position: o.Position, Type: o.Type, Gap: o.Gap, End: o.End, Close: o.Close, Open: o.Open}
+	switch {
+	case o.Data != nil:
+		it.Event = true
+		it.Data, it.JSON = o.Data, o.Encoding == ""
+		if o.Encoding == "base64" {
+			var text string
+			if err := json.Unmarshal(o.Data, &text); err != nil {
+				return it, err
+			}
+			var err error
+			it.Data, err = base64.StdEncoding.DecodeString(text)
+			return it, err
+		}
+	case o.Position != "":
+		it.Opening = true
+	case o.Gap == nil && o.End == nil && o.Close == nil && o.Open == nil:
+		it.Beat = true
+	}
+	return it, nil
+}
+
+func parse(text []byte) (Item, error) {
+	var o object
+	if err := json.Unmarshal(text, &o); err != nil {
+		return Item{}, fmt.Errorf("not a frame: %w: %.200q", err, text)
+	}
+	return o.item()
+}
+
+// Query returns a plain request's query.
+func Query(after string, channels ...string) string {
+	q := url.Values{"channel": channels}
+	if after != "" {
+		q.Set("after", after)
+	}
+	return "?" + q.Encode()
+}
+
+// SSE opens a plain stream. The items have positions as their blocks' ids.
+func SSE(ctx context.Context, hc *http.Client, target, lastEventID string) (*SSEStream, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	if err != nil {
+		return nil, err
+	}
+	if lastEventID != "" {
+		req.Header.Set("Last-Event-ID", lastEventID)
+	}
+	return openSSE(hc, req, false)
+}
+
+// SSESession opens a stream of the session protocol.
+func SSESession(ctx context.Context, hc *http.Client, target string, h Hello) (*SSEStream, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(h.Frame()))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	return openSSE(hc, req, true)
+}
+
+func openSSE(hc *http.Client, req *http.Request, session bool) (*SSEStream, error) {
+	resp, err := hc.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, refused(resp)
+	}
+	return &SSEStream{Parser: NewParser(resp.Body), Header: resp.Header, body: resp.Body, session: session, object: req.URL.Query().Get("as") == "event"}, nil
+}
+
+// An SSEStream is one response.
+type SSEStream struct {
+	*Parser
+	Header  http.Header
+	body    io.Closer
+	session bool
+	object  bool // as=event
+}
+
+// Next implements [Stream].
+func (s *SSEStream) Next() (Item, error) {
+	block, err := s.Parser.Next()
+	if err != nil {
+		return Item{}, err
+	}
+	switch {
+	case s.session:
+		return parse([]byte(block.Data))
+	case block.Event == "throughline.gap", s.object && block.HasData:
+		it, err := parse([]byte(block.Data))
+		it.Position = block.ID
+		return it, err
+	case block.Comment:
+		return Item{Beat: true}, nil
+	case !block.HasData:
+		return Item{Opening: true, Position: block.ID}, nil
+	}
+	it := Item{Event: true, Position: block.ID, Type: block.Event, Data: []byte(block.Data)}
+	if encoded, ok := strings.CutPrefix(block.Data, "data:;base64,"); ok {
+		it.Data, err = base64.StdEncoding.DecodeString(encoded)
+	}
+	return it, err
+}
+
+// Close implements [Stream].
+func (s *SSEStream) Close() { _ = s.body.Close() }
+
+// WS opens a WebSocket; a hello, if there is one, is sent first.
+func WS(ctx context.Context, hc *http.Client, target string, h *Hello) (*WSStream, error) {
+	c, resp, err := websocket.Dial(ctx, target, &websocket.DialOptions{HTTPClient: hc})
+	if err != nil {
+		if resp != nil && resp.StatusCode >= 400 {
+			return nil, refused(resp)
+		}
+		return nil, err
+	}
+	c.SetReadLimit(16 << 20)
+	s := &WSStream{ctx: ctx, c: c}
+	if h != nil {
+		err = s.Send(h.Frame())
+	}
+	return s, err
+}
+
+// A WSStream is one WebSocket.
+type WSStream struct {
+	ctx context.Context
+	c   *websocket.Conn
+}
+
+// Send sends a text frame.
+func (s *WSStream) Send(frame []byte) error { return s.c.Write(s.ctx, websocket.MessageText, frame) }
+
+// Next implements [Stream]. The error of a close frame is that of the library.
+func (s *WSStream) Next() (Item, error) {
+	_, text, err := s.c.Read(s.ctx)
+	if err != nil {
+		return Item{}, err
+	}
+	return parse(text)
+}
+
+// Close implements [Stream].
+func (s *WSStream) Close() { _ = s.c.CloseNow() }
