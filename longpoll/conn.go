@@ -1,0 +1,163 @@
+package longpoll
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/throughline/throughline/eventlog"
+	"github.com/throughline/throughline/transport"
+)
+
+// A codec writes JSON objects, each followed by a comma.
+type codec struct{}
+
+func (codec) AppendEvent(dst []byte, channel string, e *eventlog.Event) []byte {
+	return append(transport.AppendEventJSON(dst, channel, e), ',')
+}
+
+func (codec) AppendFrame(dst []byte, f *transport.Frame) []byte {
+	if f.Kind == transport.FrameOpening {
+		return dst // positions have a member of their own
+	}
+	return append(transport.AppendFrameJSON(dst, f), ',')
+}
+
+// A conn collects one answer. The handler writes it once Done has closed, so
+// no lock guards what Send owns.
+type conn struct {
+	// Static.
+	session bool
+	mayHold bool
+	spent   chan struct{} // closes when there is an answer
+
+	// Owned by Send, then by the handler.
+	open, goodbye      *transport.Frame
+	positions          []position
+	events, gaps, ends []byte
+
+	mu     sync.Mutex
+	closed bool // guarded by mu
+}
+
+type position struct {
+	channel string
+	at      eventlog.Position
+}
+
+var _ transport.Conn = (*conn)(nil)
+
+// Send implements [transport.Conn]. A first Send of nothing but openings is
+// held back if the client asked to wait for news.
+func (c *conn) Send(items []transport.Item, _ time.Time) (more bool, err error) {
+	c.mu.Lock()
+	closed := c.closed
+	c.mu.Unlock()
+	if closed {
+		return false, transport.ErrClosed
+	}
+	news := false
+	for _, item := range items {
+		if item.Run != nil {
+			c.addRun(item.Run)
+			news = true
+		} else {
+			c.addFrame(item.Frame)
+			news = news || !item.Frame.MayWait()
+		}
+	}
+	if c.mayHold && !news {
+		return true, nil
+	}
+	close(c.spent)
+	return false, nil
+}
+
+func (c *conn) addRun(run *transport.Run) {
+	c.events = append(c.events, run.As(codec{}).Bytes...)
+	c.move(run.Channel.Name, run.Next)
+}
+
+func (c *conn) addFrame(f *transport.Frame) {
+	switch f.Kind {
+	case transport.FrameOpen:
+		c.open = f
+	case transport.FrameOpening:
+		c.move(f.Channel, f.At)
+	case transport.FrameGap:
+		c.gaps = append(c.gaps, f.As(codec{})...)
+		c.move(f.Channel, f.Lost.To)
+	case transport.FrameEnd:
+		c.ends = append(c.ends, f.As(codec{})...)
+		c.positions = slices.DeleteFunc(c.positions, func(p position) bool { return p.channel == f.Channel })
+	case transport.FrameClose:
+		c.goodbye = f
+	}
+}
+
+func (c *conn) move(channel string, at eventlog.Position) {
+	for i := range c.positions {
+		if c.positions[i].channel == channel {
+			c.positions[i].at = at
+			return
+		}
+	}
+	c.positions = append(c.positions, position{channel, at})
+}
+
+// answer is the body of the response (PROTOCOL P5.3, P6.4).
+func (c *conn) answer() []byte {
+	b := make([]byte, 0, 256+len(c.events)+len(c.gaps)+len(c.ends))
+	b = append(b, '{')
+	if c.open != nil {
+		b = appendMember(b, c.open)
+	}
+	b = appendList(b, `"events":[`, c.events)
+	b = append(b, `,"positions":{`...)
+	for i, p := range c.positions {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = transport.AppendStringJSON(b, p.channel)
+		b = append(b, `:"`...)
+		b = p.at.Append(b)
+		b = append(b, '"')
+	}
+	b = append(b, "},"...)
+	b = appendList(b, `"gaps":[`, c.gaps)
+	if len(c.ends) > 0 {
+		b = append(b, ',')
+		b = appendList(b, `"ends":[`, c.ends)
+	}
+	if c.goodbye != nil && c.session {
+		b = append(b, ',')
+		b = appendMember(b, c.goodbye)
+		b = b[:len(b)-1]
+	}
+	return append(b, "}\n"...)
+}
+
+// appendMember appends a frame that is an object of one member as that member,
+// and a comma.
+func appendMember(b []byte, f *transport.Frame) []byte {
+	object := transport.AppendFrameJSON(nil, f)
+	b = append(b, object[1:len(object)-1]...)
+	return append(b, ',')
+}
+
+// appendList appends objects that are each followed by a comma.
+func appendList(b []byte, begin string, objects []byte) []byte {
+	b = append(b, begin...)
+	if len(objects) > 0 {
+		b = append(b, objects[:len(objects)-1]...)
+	}
+	return append(b, ']')
+}
+
+// Close implements [transport.Conn]. Send never blocks, so there is nothing to
+// free.
+func (c *conn) Close(transport.Reason) {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+}

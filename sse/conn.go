@@ -1,0 +1,176 @@
+package sse
+
+import (
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/throughline/throughline/eventlog"
+	"github.com/throughline/throughline/transport"
+)
+
+// A conn writes to one response, whose handler waits meanwhile.
+type conn struct {
+	// Static after newConn.
+	w     http.ResponseWriter
+	rc    *http.ResponseController
+	codec transport.Codec
+	retry time.Duration // of a plain stream; 0: this is a session
+
+	// Owned by Send.
+	vector *vector // of a plain stream of several channels
+	begun  bool
+	buf    []byte
+
+	mu     sync.Mutex
+	closed bool // guarded by mu: Close was called, or the handler returned
+}
+
+var _ transport.Conn = (*conn)(nil)
+
+func newConn(w http.ResponseWriter, codec transport.Codec, v *vector) *conn {
+	return &conn{w: w, rc: http.NewResponseController(w), codec: codec, vector: v}
+}
+
+// Send implements [transport.Conn].
+func (c *conn) Send(items []transport.Item, deadline time.Time) (more bool, err error) {
+	if err := c.setDeadline(deadline); err != nil {
+		return false, err
+	}
+	if err := c.write(items); err != nil {
+		return false, err
+	}
+	return true, c.rc.Flush()
+}
+
+func (c *conn) write(items []transport.Item) error {
+	if c.begun && len(items) == 1 && items[0].Run != nil && c.vector == nil {
+		_, err := c.w.Write(items[0].Run.As(c.codec).Bytes) // the bytes that all get, as they are
+		return err
+	}
+	b := c.buf[:0]
+	if !c.begun {
+		c.begun = true
+		b = c.begin(b, items)
+	}
+	for _, item := range items {
+		if item.Run != nil {
+			b = c.appendRun(b, item.Run)
+		} else {
+			b = c.appendFrame(b, item.Frame)
+		}
+	}
+	_, err := c.w.Write(b)
+	if cap(b) <= 4096 {
+		c.buf = b
+	}
+	return err
+}
+
+// begin writes the headers, and what a plain stream begins with: its retry and,
+// if it has several channels, one id for all their openings. The vector holds
+// for each channel the position presented until its gap is said, so that the
+// stream can be resumed from anywhere.
+func (c *conn) begin(b []byte, items []transport.Item) []byte {
+	h := c.w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-cache, no-store, no-transform")
+	h.Set("X-Accel-Buffering", "no") // nginx keeps a stream back without it
+	c.w.WriteHeader(http.StatusOK)
+	if c.retry == 0 {
+		return b
+	}
+	b = appendRetry(b, c.retry)
+	if c.vector == nil {
+		return b
+	}
+	for _, item := range items {
+		if f := item.Frame; f != nil && f.Kind == transport.FrameOpening {
+			c.vector.set(f.Channel, f.At)
+		}
+	}
+	return c.vector.appendBlockEnd(b)
+}
+
+func appendRetry(b []byte, d time.Duration) []byte {
+	b = append(b, "retry: "...)
+	b = strconv.AppendInt(b, d.Milliseconds(), 10)
+	return append(b, '\n')
+}
+
+func (c *conn) appendRun(b []byte, run *transport.Run) []byte {
+	encoded := run.As(c.codec)
+	if c.vector == nil {
+		return append(b, encoded.Bytes...)
+	}
+	from := 0
+	for i, end := range encoded.Ends {
+		b = append(b, encoded.Bytes[from:end]...)
+		b = c.endBlock(b, run.Channel.Name, run.Events[i].At)
+		from = end
+	}
+	if n := len(run.Events); n == 0 || run.Events[n-1].At != run.Next {
+		b = c.endBlock(b, run.Channel.Name, run.Next)
+	}
+	return b
+}
+
+func (c *conn) endBlock(b []byte, channel string, at eventlog.Position) []byte {
+	c.vector.set(channel, at)
+	return c.vector.appendBlockEnd(b)
+}
+
+func (c *conn) appendFrame(b []byte, f *transport.Frame) []byte {
+	if c.retry > 0 && f.Kind == transport.FrameClose {
+		return c.appendGoodbye(b, f.Reason)
+	}
+	encoded := f.As(c.codec)
+	b = append(b, encoded...)
+	if c.vector != nil && f.Kind == transport.FrameGap {
+		b = c.endBlock(b, f.Channel, f.Lost.To)
+	}
+	return b
+}
+
+// appendGoodbye tells an EventSource when to come back. It has no other way to
+// hear a reason (PROTOCOL P3.11).
+func (c *conn) appendGoodbye(b []byte, why transport.Reason) []byte {
+	if why.Class != transport.Later {
+		return b
+	}
+	return append(appendRetry(b, why.After), '\n')
+}
+
+// setDeadline bounds the writes of one Send. A server's WriteTimeout, which
+// would end the stream, no longer counts then.
+func (c *conn) setDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return transport.ErrClosed
+	}
+	_ = c.rc.SetWriteDeadline(t) // a writer without deadlines is bounded by its own
+	return nil
+}
+
+// Close implements [transport.Conn]: a write in progress fails.
+func (c *conn) Close(transport.Reason) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.closed = true
+		_ = c.rc.SetWriteDeadline(time.Unix(1, 0))
+	}
+}
+
+// over is called when the handler is about to return: from then on the
+// response isn't touched, and the connection may serve other requests.
+func (c *conn) over() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.closed = true
+		_ = c.rc.SetWriteDeadline(time.Time{})
+	}
+}

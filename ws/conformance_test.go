@@ -1,0 +1,43 @@
+package ws_test
+
+import (
+	"context"
+	"net/http"
+	"testing"
+
+	"github.com/throughline/throughline/conformance"
+	"github.com/throughline/throughline/internal/wireclient"
+	"github.com/throughline/throughline/transport"
+	"github.com/throughline/throughline/ws"
+)
+
+const target = "http://127.0.0.1:1/ws"
+
+func mount(engine transport.Engine) http.Handler {
+	h := ws.New(engine, ws.Options{})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.Serve(w, r, transport.Peer{}) })
+}
+
+func TestConformance(t *testing.T) {
+	forms := map[string]func(ctx context.Context, hc *http.Client, ask conformance.Ask) (wireclient.Stream, error){
+		"plain": func(ctx context.Context, hc *http.Client, ask conformance.Ask) (wireclient.Stream, error) {
+			return wireclient.WS(ctx, hc, target+wireclient.Query(ask.After, ask.Channels...), nil)
+		},
+		"session": func(ctx context.Context, hc *http.Client, ask conformance.Ask) (wireclient.Stream, error) {
+			h := wireclient.HelloFor(ask.After, ask.Channels...)
+			return wireclient.WS(ctx, hc, target, &h)
+		},
+	}
+	for name, open := range forms {
+		t.Run(name, func(t *testing.T) {
+			conformance.TestTransport(t, conformance.Transport{
+				Mount:      mount,
+				OneChannel: name == "plain",
+				Client: func(ctx context.Context, hc *http.Client, ask conformance.Ask, received func(conformance.Received)) error {
+					s, err := open(ctx, hc, ask)
+					return wireclient.Drain(s, err, func(it wireclient.Item) { it.Tell(received) })
+				},
+			})
+		})
+	}
+}

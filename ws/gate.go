@@ -1,0 +1,144 @@
+package ws
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/throughline/throughline/transport"
+)
+
+// Opcodes of RFC 6455 §5.2.
+const (
+	opText  = 0x1
+	opClose = 0x8
+	opPing  = 0x9
+	opPong  = 0xA
+)
+
+const finBit = 0x80
+
+// controlTimeout bounds the write of a control frame while no flush is under
+// way.
+const controlTimeout = 5 * time.Second
+
+var errNotControl = errors.New("ws: only control frames are written through the library")
+
+// A gate is the net.Conn that the library has, and the way past it. The library
+// writes control frames through Write, each by exactly one call, as its buffer
+// holds the largest of them; data frames go through send. Whoever finds the
+// gate occupied leaves its control frame in a slot, one for each opcode (RFC
+// 6455 §5.5.3 lets the latest ping be answered alone), and the one who writes
+// sends it at the next frame boundary. So a stalled client that pings is not
+// cut off by the library: its fate is the engine's to decide.
+type gate struct {
+	net.Conn
+
+	writing sync.Mutex // held while writing to Conn
+
+	mu     sync.Mutex
+	slots  [3][]byte // guarded by mu: the close, ping and pong that wait
+	closed bool      // guarded by mu: a close frame was written, nothing may follow
+}
+
+// Write takes a control frame from the library. It blocks only while no flush
+// is under way, and for no longer than controlTimeout.
+func (g *gate) Write(frame []byte) (int, error) {
+	opcode := frame[0] & 0xF
+	if opcode < opClose || opcode > opPong {
+		return 0, errNotControl
+	}
+	g.mu.Lock()
+	g.slots[opcode-opClose] = append([]byte(nil), frame...)
+	g.mu.Unlock()
+	g.drain()
+	return len(frame), nil
+}
+
+// send writes whole frames. The last of them may be a close frame, which closes
+// the gate.
+func (g *gate) send(frames []byte, deadline time.Time, last bool) error {
+	g.writing.Lock()
+	err := g.sendLocked(frames, deadline, last)
+	g.writing.Unlock()
+	g.drain()
+	return err
+}
+
+func (g *gate) sendLocked(frames []byte, deadline time.Time, last bool) error {
+	g.mu.Lock()
+	closed := g.closed
+	g.closed = g.closed || last
+	g.mu.Unlock()
+	if closed {
+		return transport.ErrClosed
+	}
+	_ = g.Conn.SetWriteDeadline(deadline) // fails only if the connection is closed: so will the write
+	_, err := g.Conn.Write(frames)
+	return err
+}
+
+// drain writes the control frames that wait, unless somebody is writing, who
+// will do it. A frame that comes while this writes is seen again in the loop.
+func (g *gate) drain() {
+	for {
+		if !g.waiting() || !g.writing.TryLock() {
+			return
+		}
+		frame, ok := g.take()
+		if ok {
+			_ = g.Conn.SetWriteDeadline(time.Now().Add(controlTimeout))
+			_, _ = g.Conn.Write(frame) // if it fails, so does the next read or write
+		}
+		g.writing.Unlock()
+	}
+}
+
+func (g *gate) waiting() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, frame := range g.slots {
+		if frame != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// take takes the frame that goes first: a pong, a ping, and a close when
+// nothing else is left. After a close there are no more.
+func (g *gate) take() (frame []byte, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		g.slots = [3][]byte{}
+		return nil, false
+	}
+	for i := len(g.slots) - 1; i >= 0; i-- {
+		if frame = g.slots[i]; frame != nil {
+			g.slots[i] = nil
+			g.closed = i == 0
+			return frame, true
+		}
+	}
+	return nil, false
+}
+
+// appendFrame appends an unmasked frame (RFC 6455 §5.2).
+func appendFrame(dst []byte, opcode byte, payload []byte) []byte {
+	return append(appendHeader(dst, opcode, len(payload)), payload...)
+}
+
+func appendHeader(dst []byte, opcode byte, n int) []byte {
+	dst = append(dst, finBit|opcode)
+	switch {
+	case n < 126:
+		return append(dst, byte(n))
+	case n < 1<<16:
+		return append(dst, 126, byte(n>>8), byte(n))
+	default:
+		return append(dst, 127, byte(n>>56), byte(n>>48), byte(n>>40), byte(n>>32),
+			byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
+	}
+}
