@@ -1,0 +1,101 @@
+package server
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/throughline/throughline/core"
+	"github.com/throughline/throughline/eventlog"
+	"github.com/throughline/throughline/session"
+)
+
+// What programs name most, so that one import is enough.
+type (
+	// Message is what one publishes.
+	Message = eventlog.Message
+	// Channel names a sequence of events.
+	Channel = eventlog.Channel
+	// Position names a place in a channel.
+	Position = eventlog.Position
+	// Identity is who makes a request.
+	Identity = session.Identity
+	// Action is what a client needs a right for.
+	Action = core.Action
+)
+
+// The kinds of a message's data.
+const (
+	JSON   = eventlog.JSON
+	Text   = eventlog.Text
+	Binary = eventlog.Binary
+)
+
+// The actions.
+const (
+	Subscribe = core.Subscribe // to hear what comes from now on, and to resume
+	History   = core.History   // to begin with events from before
+	Publish   = core.Publish   // to append
+)
+
+// Options of a server. The zero value works.
+type Options struct {
+	// Log holds the events. Default: an [eventlog.Memory] with its defaults,
+	// which Close closes; a Log that is given stays the caller's.
+	Log eventlog.Log
+
+	// Authenticate says who makes a request, by whatever login the program
+	// has. An error is answered 401; its text is logged, not shown. Default:
+	// nobody is known. It may block; the request's context bounds it.
+	Authenticate func(*http.Request) (Identity, error)
+
+	// Authorize says whether a client may do something with a channel: nil
+	// allows, an error refuses (its text is not shown to the client). Default:
+	// to subscribe to channels whose names hold no "$", and nothing else. It
+	// may block and is called by many goroutines.
+	Authorize func(ctx context.Context, who Identity, what Action, ch Channel) error
+
+	// AllowedOrigins are origins, like "https://app.example.com", whose pages
+	// may use this server beside those of its own. Default: none. Danger: a
+	// page of such an origin acts with its user's cookies.
+	AllowedOrigins []string
+
+	// Heartbeat is how long a stream may be silent. Default 25 s; keep it
+	// below what proxies on the way cut at.
+	Heartbeat time.Duration
+	// WriteTimeout is how long a client may take to accept a page of events
+	// before it is evicted. Default 10 s.
+	WriteTimeout time.Duration
+	// ReadTimeout bounds one question to the log. Default 5 s.
+	ReadTimeout time.Duration
+	// HelloTimeout is how long a WebSocket may take to say hello. Default 10 s.
+	HelloTimeout time.Duration
+	// MaxWait cuts how long a poll may ask to wait. Default 55 s.
+	MaxWait time.Duration
+	// Retry is how soon an EventSource comes back after its stream ended.
+	// Default 1 s.
+	Retry time.Duration
+	// MaxLag is by how many events a client that had caught up may fall behind
+	// for LagWindow without coming closer, before it is evicted. Default 1000.
+	MaxLag int
+	// LagWindow: see MaxLag. Default 10 s.
+	LagWindow time.Duration
+	// EvictionDelay is when an evicted client may come back. Default 5 s.
+	EvictionDelay time.Duration
+	// PageBytes bounds what is written to a client at once, and so what a slow
+	// one costs. Default 64 KiB.
+	PageBytes int
+	// MaxChannels is how many channels one connection may have. Default 128.
+	MaxChannels int
+	// MaxFrame is the most bytes of a frame from a client. Default 64 KiB.
+	MaxFrame int64
+
+	// Logger gets what is worth reading. Default: slog.Default().
+	Logger *slog.Logger
+}
+
+// open is the default of Options.Authorize.
+func open(_ context.Context, _ Identity, what Action, ch Channel) error {
+	return defaultRights(what, ch)
+}

@@ -1,0 +1,132 @@
+package server
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/throughline/throughline/eventlog"
+	"github.com/throughline/throughline/transport"
+)
+
+// Bounds of an Idempotency-Key (PROTOCOL P7.3).
+const (
+	minIdempotencyKey = 16
+	maxIdempotencyKey = 256
+)
+
+// servePublish appends one message (PROTOCOL §7).
+func (s *Server) servePublish(w http.ResponseWriter, r *http.Request, peer transport.Peer) {
+	answer, err := s.publish(w, r, peer)
+	if err != nil {
+		transport.WriteRefusal(w, err)
+		return
+	}
+	transport.WriteJSON(w, http.StatusOK, answer)
+}
+
+func (s *Server) publish(w http.ResponseWriter, r *http.Request, peer transport.Peer) ([]byte, error) {
+	query := r.URL.Query()
+	ch := Channel{Namespace: peer.Namespace, Name: query.Get("channel")}
+	if err := ch.Check(); err != nil {
+		return nil, transport.Refuse(transport.CodeBadChannel, "%v", err)
+	}
+	if err := s.engine.Authorize(r.Context(), peer, Publish, ch); err != nil {
+		return nil, err
+	}
+	producer, err := producerOf(r, peer)
+	if err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(s.maxData())))
+	if err != nil {
+		return nil, transport.BodyRefusal(err)
+	}
+	m := Message{Type: query.Get("type"), Kind: kindOf(r.Header.Get("Content-Type"), body), Data: body}
+	at, duplicate, err := s.append(r.Context(), ch, eventlog.Batch{Messages: []Message{m}, Producer: producer})
+	if err != nil {
+		return nil, publishRefusal(err)
+	}
+	return json.Marshal(struct {
+		Position   Position `json:"position"`
+		Duplicate  bool     `json:"duplicate,omitempty"`
+		Remembered int64    `json:"remembered"`
+	}{at, duplicate, s.info.ProducersRemembered.Milliseconds()})
+}
+
+func (s *Server) maxData() int {
+	if s.info.MaxData > 0 {
+		return s.info.MaxData
+	}
+	return 1 << 20
+}
+
+// producerOf reads Idempotency-Key and Producer-Seq. The key is joined with the
+// subject, so that nobody who learns it can use up somebody else's numbers.
+func producerOf(r *http.Request, peer transport.Peer) (eventlog.Producer, error) {
+	key := r.Header.Get("Idempotency-Key")
+	seq := r.Header.Get("Producer-Seq")
+	if key == "" {
+		if seq != "" {
+			return eventlog.Producer{}, transport.Refuse(transport.CodeBadRequest, "Producer-Seq needs an Idempotency-Key")
+		}
+		return eventlog.Producer{}, nil
+	}
+	if len(key) < minIdempotencyKey || len(key) > maxIdempotencyKey {
+		return eventlog.Producer{}, transport.Refuse(transport.CodeBadRequest,
+			"an Idempotency-Key has %d to %d characters, and should be random", minIdempotencyKey, maxIdempotencyKey)
+	}
+	number := uint64(1)
+	if seq != "" {
+		var err error
+		if number, err = strconv.ParseUint(seq, 10, 64); err != nil || number == 0 {
+			return eventlog.Producer{}, transport.Refuse(transport.CodeBadRequest, "Producer-Seq is a number from 1, not %.40q", seq)
+		}
+	}
+	owner := peer.Subject
+	if owner == "" {
+		owner = peer.Addr
+	}
+	id := strconv.Itoa(len(peer.Subject)) + ":" + peer.Subject + key
+	return eventlog.Producer{Owner: owner, ID: id, Seq: number}, nil
+}
+
+// kindOf tells what a body is (PROTOCOL P7.1).
+func kindOf(contentType string, body []byte) eventlog.Kind {
+	media, _, _ := mime.ParseMediaType(contentType)
+	switch {
+	case media == "application/json" || strings.HasSuffix(media, "+json"):
+		return JSON
+	case strings.HasPrefix(media, "text/"):
+		return Text
+	case contentType != "" && media != "application/x-www-form-urlencoded":
+		return Binary
+	case json.Valid(body) && utf8.Valid(body):
+		return JSON
+	case utf8.Valid(body):
+		return Text
+	}
+	return Binary
+}
+
+// publishRefusal turns the error of an append into one for the client.
+func publishRefusal(err error) error {
+	var invalid *eventlog.Invalid
+	switch {
+	case errors.As(err, &invalid) && invalid.TooLarge:
+		return transport.Refuse(transport.CodeTooLarge, "%v", invalid)
+	case errors.As(err, &invalid):
+		return transport.Refuse(transport.CodeInvalid, "%v", invalid)
+	case errors.Is(err, eventlog.ErrStale):
+		return transport.Refuse(transport.CodeStale, "this producer has appended a higher number in this channel")
+	case errors.Is(err, eventlog.ErrBusy):
+		return transport.RefuseFor(time.Minute, transport.CodeBusy, "too many producers are remembered")
+	}
+	return transport.RefuseFor(time.Second, transport.CodeUnavailable, "the event log does not answer; the message may have been appended")
+}

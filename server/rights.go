@@ -1,0 +1,36 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/throughline/throughline/eventlog"
+	"github.com/throughline/throughline/transport"
+)
+
+// errNotDefault refuses what needs Options.Authorize.
+func defaultRights(what Action, ch Channel) error {
+	switch {
+	case what != Subscribe:
+		return transport.Refuse(transport.CodeForbidden,
+			"not allowed to %s: the program that runs this server has to set Options.Authorize and allow it", what)
+	case strings.Contains(ch.Name, "$"):
+		return transport.Refuse(transport.CodeForbidden,
+			"not allowed to subscribe to a name that holds $: the program that runs this server has to set Options.Authorize and allow it")
+	}
+	return nil
+}
+
+// authorize is core.Options.Authorize: it asks the program, and refuses in
+// words that name the option.
+func (s *Server) authorize(ctx context.Context, who transport.Peer, what Action, ch eventlog.Channel) error {
+	id := Identity{Namespace: who.Namespace, Subject: who.Subject, Claims: who.Claims}
+	err := s.o.Authorize(ctx, id, what, ch)
+	var r *transport.Refusal
+	if err == nil || errors.As(err, &r) {
+		return err
+	}
+	s.o.Logger.DebugContext(ctx, "refused", "action", string(what), "channel", ch.String(), "subject", who.Subject, "error", err)
+	return transport.Refuse(transport.CodeForbidden, "not allowed to %s: Options.Authorize of this server refuses it", what)
+}

@@ -1,0 +1,184 @@
+package server
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+
+	"github.com/gorilla/mux"
+
+	"github.com/throughline/throughline/core"
+	"github.com/throughline/throughline/eventlog"
+	"github.com/throughline/throughline/longpoll"
+	"github.com/throughline/throughline/sse"
+	"github.com/throughline/throughline/transport"
+	"github.com/throughline/throughline/ws"
+)
+
+// A Server is an [http.Handler] that can be mounted under any prefix and behind
+// any router. Its methods may be called concurrently.
+type Server struct {
+	o       Options
+	origins origins
+	engine  *core.Engine
+	log     eventlog.Log
+	ownLog  bool
+	metrics *metrics
+	router  *mux.Router
+	info    eventlog.Info
+}
+
+// New returns a running server. The error tells which option can't be used.
+func New(o Options) (*Server, error) {
+	allowed, err := parseOrigins(o.AllowedOrigins)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{o: o, origins: allowed, log: o.Log, metrics: newMetrics()}
+	if s.log == nil {
+		s.log = eventlog.NewMemory(eventlog.MemoryOptions{})
+		s.ownLog = true
+	}
+	if s.o.Logger == nil {
+		s.o.Logger = slog.Default()
+	}
+	if s.o.Authorize == nil {
+		s.o.Authorize = open
+		s.o.Logger.Info("throughline: anybody of the same origin may subscribe to channels without $ in their names, and nothing else; Options.Authorize says otherwise")
+	}
+	s.info = s.log.Info()
+	s.engine = core.New(core.Options{
+		Log:           s.log,
+		Authorize:     s.authorize,
+		Heartbeat:     o.Heartbeat,
+		WriteTimeout:  o.WriteTimeout,
+		ReadTimeout:   o.ReadTimeout,
+		PageBytes:     o.PageBytes,
+		MaxChannels:   o.MaxChannels,
+		MaxLag:        o.MaxLag,
+		LagWindow:     o.LagWindow,
+		EvictionDelay: o.EvictionDelay,
+		Observer:      s.metrics,
+		Logger:        s.o.Logger,
+	})
+	s.router = s.routes()
+	return s, nil
+}
+
+// Close ends all connections with a word of goodbye and waits for them. Close
+// the http.Server first, or it takes new requests, which are refused.
+func (s *Server) Close() error {
+	s.engine.Close()
+	if s.ownLog {
+		return s.log.Close()
+	}
+	return nil
+}
+
+// ServeHTTP implements [http.Handler]. The last element of the path says what
+// is asked for, so that it does not matter what stands before it.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.router.ServeHTTP(w, r) }
+
+// Publish appends a message to a channel of the default namespace and returns
+// its position. It does not wait for any client. Errors are those of
+// [eventlog.Log.Append].
+func (s *Server) Publish(ctx context.Context, channel string, m Message) (Position, error) {
+	return s.PublishTo(ctx, Channel{Name: channel}, m)
+}
+
+// PublishTo is Publish for a channel of any namespace; several messages are
+// appended together or not at all, and the position is the last one's.
+func (s *Server) PublishTo(ctx context.Context, ch Channel, messages ...Message) (Position, error) {
+	at, _, err := s.append(ctx, ch, eventlog.Batch{Messages: messages})
+	return at, err
+}
+
+func (s *Server) append(ctx context.Context, ch Channel, b eventlog.Batch) (Position, bool, error) {
+	at, duplicate, err := s.log.Append(ctx, ch, b)
+	s.metrics.published(err, duplicate)
+	return at, duplicate, err
+}
+
+// An adapter answers requests of clients whose origin and identity are known.
+type adapter interface {
+	Serve(w http.ResponseWriter, r *http.Request, peer transport.Peer)
+}
+
+func (s *Server) routes() *mux.Router {
+	r := mux.NewRouter().SkipClean(true)
+	add := func(name string, h http.Handler, methods ...string) {
+		r.MatcherFunc(lastElement(name)).Methods(methods...).Handler(h)
+	}
+	carrier := func(a adapter) http.Handler {
+		return s.checked(func(w http.ResponseWriter, r *http.Request, peer transport.Peer) { a.Serve(w, r, peer) })
+	}
+	add("sse", carrier(sse.New(s.engine, sse.Options{Retry: s.o.Retry, MaxHello: s.o.MaxFrame})), "GET", "POST", "OPTIONS")
+	add("poll", carrier(longpoll.New(s.engine, longpoll.Options{MaxWait: s.o.MaxWait, WriteTimeout: s.o.WriteTimeout, MaxHello: s.o.MaxFrame})), "GET", "POST", "OPTIONS")
+	add("ws", carrier(ws.New(s.engine, ws.Options{HelloTimeout: s.o.HelloTimeout, MaxFrame: s.o.MaxFrame})), "GET")
+	add("publish", s.checked(s.servePublish), "POST", "OPTIONS")
+	for name, b := range bundles {
+		add(name, b, "GET", "HEAD")
+	}
+	r.NotFoundHandler = http.HandlerFunc(notFound)
+	r.MethodNotAllowedHandler = http.HandlerFunc(methodNotAllowed)
+	return r
+}
+
+// lastElement matches paths that end with an element, whatever stands before.
+func lastElement(name string) mux.MatcherFunc {
+	return func(r *http.Request, _ *mux.RouteMatch) bool {
+		path := r.URL.Path
+		return path[strings.LastIndexByte(path, '/')+1:] == name
+	}
+}
+
+func notFound(w http.ResponseWriter, _ *http.Request) {
+	transport.WriteRefusal(w, transport.Refuse(transport.CodeNotFound,
+		"here are sse, ws, poll, publish, client.js and client.global.js"))
+}
+
+func methodNotAllowed(w http.ResponseWriter, r *http.Request) {
+	transport.WriteRefusalStatus(w, http.StatusMethodNotAllowed,
+		transport.Refuse(transport.CodeBadRequest, "%s is not for this path", r.Method))
+}
+
+// checked wraps what needs to know who asks: it checks the origin, answers
+// preflights, and authenticates.
+func (s *Server) checked(next func(http.ResponseWriter, *http.Request, transport.Peer)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := s.origins.admit(w, r); err != nil {
+			transport.WriteRefusal(w, err)
+			return
+		}
+		if r.Method == http.MethodOptions {
+			preflight(w)
+			return
+		}
+		peer, err := s.identify(r)
+		if err != nil {
+			transport.WriteRefusal(w, err)
+			return
+		}
+		next(w, r, peer)
+	})
+}
+
+func (s *Server) identify(r *http.Request) (transport.Peer, error) {
+	addr, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		addr = r.RemoteAddr
+	}
+	peer := transport.Peer{Addr: addr}
+	if s.o.Authenticate == nil {
+		return peer, nil
+	}
+	id, err := s.o.Authenticate(r)
+	if err != nil {
+		s.o.Logger.DebugContext(r.Context(), "not authenticated", "addr", addr, "error", err)
+		return peer, transport.Refuse(transport.CodeUnauthorized, "Options.Authenticate of this server does not know you")
+	}
+	peer.Namespace, peer.Subject, peer.Claims = id.Namespace, id.Subject, id.Claims
+	return peer, nil
+}
