@@ -52,6 +52,9 @@ func (m *Memory) check(t *testing.T) {
 		total += bytes
 		spaces[ch.Namespace] += bytes
 	}
+	if !cleared(&m.aging) || !cleared(&m.shares.heaviest) {
+		t.Fatal("a heap keeps what went alive")
+	}
 	if total != m.shares.total {
 		t.Fatalf("%d bytes are held and %d counted", total, m.shares.total)
 	}
@@ -59,6 +62,31 @@ func (m *Memory) check(t *testing.T) {
 		if n := m.shares.namespaces[name]; n == nil && bytes > 0 || n != nil && n.bytes != bytes {
 			t.Fatalf("namespace %q holds %d bytes, and counts otherwise", name, bytes)
 		}
+	}
+}
+
+// cleared reports whether a heap's array keeps nothing alive that went.
+func cleared[T any](o *ordered[*T]) bool {
+	for _, item := range o.items[len(o.items):cap(o.items)] {
+		if item != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// counts is how much of each kind a Memory holds.
+type counts struct {
+	bytes                                    int64
+	names, rises, producers, owners, watched int
+}
+
+func (m *Memory) counts() counts {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return counts{
+		bytes: m.shares.total, names: len(m.channels), rises: int(m.generation.number),
+		producers: m.producers.byAge.Len(), owners: len(m.producers.owners), watched: len(m.watchers),
 	}
 }
 
@@ -120,7 +148,7 @@ func TestSilentChannelsAreFreed(t *testing.T) {
 			mustAppend(t, m, Channel{Namespace: fmt.Sprint(i), Name: "aa"}, text("x"))
 		}
 		for hour, want := range []int{2 * channels, channels, 0} {
-			if got := m.shares.total / 136; int(got) != want {
+			if got := m.counts().bytes / 136; int(got) != want {
 				t.Errorf("after %d hours %d events are held of %d", hour, got, want)
 			}
 			m.check(t)
@@ -171,13 +199,13 @@ func TestManyEmptyNamesRaiseTheGeneration(t *testing.T) {
 		}
 		time.Sleep(50 * time.Second)
 		synctest.Wait()
-		if n := m.generation.number; n != 0 || len(m.channels) != 150 {
-			t.Errorf("%d rises within a minute, %d names", n, len(m.channels))
+		if n := m.counts(); n.rises != 0 || n.names != 150 {
+			t.Errorf("within a minute: %+v", n)
 		}
 		time.Sleep(4 * time.Minute)
 		synctest.Wait()
-		if n := m.generation.number; n != 2 || len(m.channels) != 40 {
-			t.Errorf("%d rises, %d names of 40 that are watched", n, len(m.channels))
+		if n := m.counts(); n.rises != 2 || n.names != 40 {
+			t.Errorf("not 2 rises and the 40 names that are watched: %+v", n)
 		}
 		// Names that something keeps are no reason to rise.
 		for i := range 150 {
@@ -186,8 +214,8 @@ func TestManyEmptyNamesRaiseTheGeneration(t *testing.T) {
 		}
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if n := m.generation.number; n != 2 {
-			t.Errorf("%d rises that drop nothing", n-2)
+		if n := m.counts(); n.rises != 2 {
+			t.Errorf("%d rises that drop nothing", n.rises-2)
 		}
 	})
 }
@@ -201,15 +229,67 @@ func TestForgottenProducersLeaveNothing(t *testing.T) {
 			b.Producer = Producer{Owner: fmt.Sprint(i % 7), ID: fmt.Sprint(i), Seq: 1}
 			mustAppend(t, m, Channel{Name: fmt.Sprint(i % 3)}, b)
 		}
-		if n := m.producers.byAge.Len(); n != 100 || len(m.producers.owners) != 7 {
-			t.Errorf("%d producers of %d owners are remembered", n, len(m.producers.owners))
+		if n := m.counts(); n.producers != 100 || n.owners != 7 {
+			t.Errorf("not 100 producers of 7 owners: %+v", n)
 		}
 		time.Sleep(10*time.Minute + 2*sweepGap)
 		synctest.Wait()
-		if n := m.producers.byAge.Len(); n != 0 || len(m.producers.owners) != 0 || len(m.channels[Channel{Name: "1"}].producers) != 0 {
-			t.Errorf("%d producers of %d owners are still remembered", n, len(m.producers.owners))
+		if n := m.counts(); n.producers != 0 || n.owners != 0 {
+			t.Errorf("producers are still remembered: %+v", n)
+		}
+		m.mu.RLock()
+		for ch, h := range m.channels {
+			if len(h.producers) != 0 {
+				t.Errorf("%v still remembers producers", ch)
+			}
+		}
+		m.mu.RUnlock()
+	})
+}
+
+// TestProducersAreForgottenByTheirLastAppend: one that goes on doesn't keep
+// those that fell silent.
+func TestProducersAreForgottenByTheirLastAppend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := NewMemory(MemoryOptions{})
+		defer m.Close()
+		by := func(id string, seq uint64) {
+			b := text("x")
+			b.Producer = Producer{ID: id, Seq: seq}
+			mustAppend(t, m, Channel{Name: "a"}, b)
+		}
+		by("silent", 1)
+		for i := range 12 {
+			if n := m.counts().producers; i > 0 && n != 2 && i < 10 || i > 10 && n != 1 {
+				t.Errorf("after %d minutes %d producers are remembered", i, n)
+			}
+			by("goes on", uint64(i+1))
+			time.Sleep(time.Minute)
+			synctest.Wait()
+		}
+		by("first", 1)
+		by("second", 1)
+		time.Sleep(5 * time.Minute)
+		by("first", 2)
+		time.Sleep(5*time.Minute + 2*sweepGap)
+		synctest.Wait()
+		if n := m.counts().producers; n != 1 {
+			t.Errorf("%d producers are remembered of the one that went on", n)
 		}
 	})
+}
+
+func TestTimeStandsStillWhenTheClockIsSetBack(t *testing.T) {
+	h := newHistory(Channel{Name: "a"}, Retention{}.withDefaults(), [2]uint64{1, 2})
+	noon := time.Date(2000, 1, 1, 12, 0, 0, 0, time.UTC)
+	for _, wall := range []time.Time{noon, noon.Add(-time.Hour), noon.Add(time.Second)} {
+		h.push(Message{}, 3, wall, 0)
+	}
+	for i, want := range []time.Duration{0, 0, time.Second} {
+		if got := h.live()[i].event.Time.Sub(noon); got != want {
+			t.Errorf("event %d is of %v after noon, not %v", i, got, want)
+		}
+	}
 }
 
 func TestAppendCopiesItsMessages(t *testing.T) {

@@ -63,8 +63,7 @@ func ExampleLost() {
 	}
 
 	page, err := log.Read(ctx, prices, after, eventlog.Limit{})
-	var lost *eventlog.Lost
-	if errors.As(err, &lost) {
+	if lost, ok := errors.AsType[*eventlog.Lost](err); ok {
 		fmt.Printf("%s: events %d to %d\n", lost.Reason, lost.From.Offset+1, lost.To.Offset)
 		page, _ = log.Read(ctx, prices, lost.To, eventlog.Limit{})
 	}

@@ -99,6 +99,7 @@ func (m *Memory) rise(now time.Duration) []*watcher {
 		}
 	}
 	m.generation.rise(now)
+	m.counted = now
 	var wake []*watcher
 	for ch, watchers := range m.watchers {
 		if m.channels[ch] == nil {

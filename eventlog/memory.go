@@ -37,7 +37,7 @@ type Memory struct {
 	aging      ordered[*history] // those whose events get too old, by when
 	next       time.Duration     // when the timer fires
 	swept      time.Duration     // when the last sweep was
-	counted    time.Duration     // when empty names were last counted
+	counted    time.Duration     // when empty names were last counted, or dropped
 }
 
 // A watcher is one call of Watch.

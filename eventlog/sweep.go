@@ -88,7 +88,7 @@ func (m *Memory) riseDue(now time.Duration) bool {
 	if now-m.generation.rose >= m.options.Generation {
 		return true
 	}
-	if len(m.empty) < m.options.MaxNames || now-m.counted < earlyRise || now-m.generation.rose < earlyRise {
+	if len(m.empty) < m.options.MaxNames || now-m.counted < earlyRise {
 		return false
 	}
 	m.counted = now
@@ -111,7 +111,7 @@ func (m *Memory) plan(now time.Duration) {
 		soon = min(soon, m.aging.items[0].due)
 	}
 	if len(m.empty) >= m.options.MaxNames {
-		soon = min(soon, max(m.counted, m.generation.rose)+earlyRise)
+		soon = min(soon, m.counted+earlyRise)
 	}
 	next := min(max(soon, m.swept+sweepGap), m.generation.rose+m.options.Generation)
 	if next < m.next {
