@@ -96,19 +96,18 @@ func invalidIsRefused(c *logCheck) {
 		c.invalid(err, "Append of bad batch %d", i)
 	}
 	_, _, err := l.Append(c.ctx, room, eventlog.Batch{Messages: numbered(1, limit+1)})
-	if invalid := c.invalid(err, "Append of %d bytes", limit+1); invalid != nil && !invalid.TooLarge {
+	c.invalid(err, "Append of %d bytes", limit+1)
+	if invalid, ok := errors.AsType[*eventlog.Invalid](err); ok && !invalid.TooLarge {
 		c.errorf("data over the bound is not TooLarge: %v", err)
 	}
 	c.expect(l, room, start)
 	c.append(l, room, numbered(1, limit))
 }
 
-func (c *logCheck) invalid(err error, format string, args ...any) *eventlog.Invalid {
-	var invalid *eventlog.Invalid
-	if !errors.As(err, &invalid) {
+func (c *logCheck) invalid(err error, format string, args ...any) {
+	if _, ok := errors.AsType[*eventlog.Invalid](err); !ok {
 		c.errorf("%s: error %v, not *Invalid", fmt.Sprintf(format, args...), err)
 	}
-	return invalid
 }
 
 func messagesUnchanged(c *logCheck) {
@@ -288,7 +287,9 @@ func concurrentAppends(c *logCheck) {
 	next := make([]int, writers)
 	for i, e := range later {
 		var w, n int
-		fmt.Sscanf(string(e.Data), "%d %d", &w, &n)
+		if _, err := fmt.Sscanf(string(e.Data), "%d %d", &w, &n); err != nil {
+			c.fatalf("event %d is %q", i+1, e.Data)
+		}
 		if e.At.Offset != uint64(i+1) || next[w] != n {
 			c.fatalf("event %d has offset %d and is number %d of its writer, not %d", i+1, e.At.Offset, n, next[w])
 		}

@@ -154,8 +154,7 @@ func onLost(instead func(b *brokenLog, ch eventlog.Channel, limit eventlog.Limit
 	return func(b *brokenLog) {
 		b.onRead = func(ctx context.Context, ch eventlog.Channel, after eventlog.Position, limit eventlog.Limit) (eventlog.Page, error) {
 			page, err := b.Log.Read(ctx, ch, after, limit)
-			var lost *eventlog.Lost
-			if errors.As(err, &lost) {
+			if lost, ok := errors.AsType[*eventlog.Lost](err); ok {
 				return instead(b, ch, limit, lost)
 			}
 			return page, err
@@ -189,8 +188,7 @@ var appendFaults = []logFault{
 	{name: "passes over what is invalid", catches: "L03 L02", breaks: func(b *brokenLog) {
 		b.onAppend = func(ctx context.Context, ch eventlog.Channel, batch eventlog.Batch) (eventlog.Position, bool, error) {
 			at, duplicate, err := b.Log.Append(ctx, ch, batch)
-			var invalid *eventlog.Invalid
-			if errors.As(err, &invalid) {
+			if _, ok := errors.AsType[*eventlog.Invalid](err); ok {
 				return b.head(ch), false, nil
 			}
 			return at, duplicate, err

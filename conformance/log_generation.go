@@ -83,9 +83,7 @@ func riseWakes(c *logCheck) {
 	at := c.head(l, room)
 	for range 5 {
 		// A reader that reads when woken, and only then, never hears of a loss.
-		select {
-		case <-woken:
-		case <-time.After(48 * time.Hour):
+		if !within(48*time.Hour, woken) {
 			c.fatalf("no wake in two generations")
 		}
 		at = c.read(l, room, at, eventlog.Limit{}).Next

@@ -178,9 +178,7 @@ func (m *model) woken(ch *modelChannel) {
 	if ch.stop == nil {
 		return
 	}
-	select {
-	case <-ch.wakes:
-	case <-time.After(time.Minute):
+	if !within(time.Minute, ch.wakes) {
 		m.fatalf("%v: no wake within a minute of an append", ch.channel)
 	}
 }
@@ -231,14 +229,12 @@ func (m *model) seekSome(ch *modelChannel) {
 		m.dropped(ch, fmt.Sprintf("%+v is %v", start, at))
 	}
 	head, gone := len(ch.events), ch.gone()
-	low, high := gone, head
+	low, high := head, head
 	switch {
 	case start.Earliest:
 		low, high = 0, gone // a log may keep more
 	case start.Last > 0:
 		low, high = head-start.Last, max(gone, head-start.Last)
-	default:
-		low = head
 	}
 	if int(at.Offset) < low || int(at.Offset) > high {
 		m.fatalf("%v: %+v is %v, with %d events of which %d may be gone", ch.channel, start, at, head, gone)

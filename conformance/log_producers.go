@@ -149,7 +149,7 @@ func newProducersAreBusy(c *logCheck) {
 	l := c.open(LogSetup{MaxProducersPerOwner: 5, MaxProducersPerChannel: 8})
 	others := []eventlog.Channel{{Name: "a"}, {Name: "b"}}
 	last := make(map[string]eventlog.Position)
-	add := func(ch eventlog.Channel, owner, id string) eventlog.Batch {
+	add := func(owner, id string) eventlog.Batch {
 		b := by(id, 1)
 		b.Producer.Owner = owner
 		return b
@@ -157,26 +157,26 @@ func newProducersAreBusy(c *logCheck) {
 	for i := range 5 { // the owner's bound, over several channels
 		id := fmt.Sprint("p", i)
 		ch := others[i%2]
-		last[id] = c.appendBatch(l, ch, add(ch, "one", id))
+		last[id] = c.appendBatch(l, ch, add("one", id))
 	}
-	c.refused(l, others[0], add(others[0], "one", "p5"), eventlog.ErrBusy)
-	c.refused(l, room, add(room, "one", "p6"), eventlog.ErrBusy)
+	c.refused(l, others[0], add("one", "p5"), eventlog.ErrBusy)
+	c.refused(l, room, add("one", "p6"), eventlog.ErrBusy)
 	c.append(l, room, text("without a producer"))
 	apart := eventlog.Channel{Namespace: "n", Name: "a"}
-	c.appendBatch(l, apart, add(apart, "one", "p0"))
+	c.appendBatch(l, apart, add("one", "p0"))
 	for i := range 8 { // the channel's bound
 		id := fmt.Sprint("q", i)
-		last[id] = c.appendBatch(l, room, add(room, fmt.Sprint("owner", i), id))
+		last[id] = c.appendBatch(l, room, add(fmt.Sprint("owner", i), id))
 	}
-	c.refused(l, room, add(room, "two", "q8"), eventlog.ErrBusy)
+	c.refused(l, room, add("two", "q8"), eventlog.ErrBusy)
 	for i := range 5 {
 		id := fmt.Sprint("p", i)
-		c.repeat(l, others[i%2], add(room, "one", id).Producer, last[id])
+		c.repeat(l, others[i%2], add("one", id).Producer, last[id])
 		c.appendBatch(l, others[i%2], by(id, 2))
 	}
 	for i := range 8 {
 		id := fmt.Sprint("q", i)
-		c.repeat(l, room, add(room, "one", id).Producer, last[id])
+		c.repeat(l, room, add("one", id).Producer, last[id])
 		c.appendBatch(l, room, by(id, 2))
 	}
 }
