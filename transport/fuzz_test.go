@@ -1,0 +1,154 @@
+package transport_test
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/throughline/throughline/eventlog"
+	"github.com/throughline/throughline/transport"
+)
+
+// isRefusal fails unless an error is a refusal that a person can read.
+func isRefusal(t *testing.T, err error) {
+	t.Helper()
+	var r *transport.Refusal
+	if !errors.As(err, &r) || r.Code == "" || r.Message == "" || len(r.Message) > 500 {
+		t.Errorf("not a fit refusal: %v", err)
+	}
+}
+
+func FuzzParseUp(f *testing.F) {
+	for _, seed := range []string{
+		`{"hello":{"version":1,"token":"","line":3,"channels":[{"channel":"room:42","after":"a1.2"},{"channel":"news"}]}}`,
+		`{"hello":{"version":1,"probe":true}}`, `{"hello":{"version":2}}`, `{"hello":null}`,
+		`{"subscribe":[{"channel":"a","after":"last=5"}]}`, `{"unsubscribe":["a",""]}`,
+		`{}`, `[]`, `null`, ``, `{"hello":{"version":1}}{}`, "\xff", `{"hello":{"version":1e400}}`,
+		`{"hello":{"version":1,"line":-1}}`, `{"subscribe":[],"unsubscribe":[]}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		up, err := transport.ParseUp(text)
+		if err != nil {
+			isRefusal(t, err)
+			return
+		}
+		switch {
+		case (up.Hello == nil) == (up.Frame == nil):
+			t.Errorf("%q is both or neither of hello and frame", text)
+		case up.Hello != nil && (up.Hello.Version != transport.Version || up.Hello.Probe && len(up.Hello.Channels) > 0):
+			t.Errorf("%q: %+v was let through", text, up.Hello)
+		case !utf8.Valid(text):
+			t.Errorf("%q is not UTF-8", text)
+		}
+	})
+}
+
+func FuzzParseAfter(f *testing.F) {
+	for _, seed := range []string{"", "latest", "earliest", "last=1", "last=10000", "last=10001", "last=-1", "a1.2", "a01.2", "A1.2", "a1.0", "a" + strings.Repeat("z", 80), "last=+5"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		p, s, err := transport.ParseAfter(text)
+		switch {
+		case err != nil:
+			isRefusal(t, err)
+		case !p.IsZero() && (s != eventlog.Start{} || p.String() != text):
+			t.Errorf("%q became %v and %+v", text, p, s)
+		case s.Last < 0 || s.Last > 10_000 || s.Earliest && s.Last > 0:
+			t.Errorf("%q became %+v", text, s)
+		}
+	})
+}
+
+func FuzzPlainHello(f *testing.F) {
+	for _, seed := range []string{"channel=a", "channel=a&channel=b&after=earliest", "channel=a&channel=a", "after=a1.2", "channel=%ff&after=last=3", "channel=a;b&x=%zz"} {
+		f.Add(seed, 16)
+	}
+	f.Fuzz(func(t *testing.T, query string, most int) {
+		r := &http.Request{Method: http.MethodGet, URL: &url.URL{Path: "/sse", RawQuery: query}}
+		h, err := transport.PlainHello(r, most)
+		if err != nil {
+			isRefusal(t, err)
+			return
+		}
+		if len(h.Channels) == 0 || len(h.Channels) > most || h.Version != 0 {
+			t.Errorf("%q became %+v", query, h)
+		}
+	})
+}
+
+// FuzzEventJSON: whatever a log takes is one line of JSON that gives it back.
+func FuzzEventJSON(f *testing.F) {
+	f.Add("room", "said", "x", []byte(`{"a":"\u2028"}`), uint8(0))
+	f.Add("r\"\\", "t", "", []byte("a\r\nb\x00\x7f\u2028"), uint8(1))
+	f.Add("r", "", "", []byte{0xff, 0}, uint8(2))
+	f.Add("r", "", "", []byte("{\r\n}"), uint8(0))
+	f.Fuzz(func(t *testing.T, channel, kind, _ string, data []byte, k uint8) {
+		m := eventlog.Message{Type: kind, Kind: eventlog.Kind(k % 3), Data: data}
+		ch := eventlog.Channel{Name: channel}
+		if ch.Check() != nil || m.Check(0) != nil {
+			return
+		}
+		e := &eventlog.Event{Message: m, At: eventlog.Position{Offset: 1, Mark: 2}}
+		text := transport.AppendEventJSON(nil, channel, e)
+		if strings.ContainsAny(string(text), "\r\n") {
+			t.Fatalf("%q has more than one line", text)
+		}
+		var o struct {
+			Channel, Position, Type, Encoding string
+			Data                              json.RawMessage
+		}
+		if err := json.Unmarshal(text, &o); err != nil {
+			t.Fatalf("%q: %v", text, err)
+		}
+		if o.Channel != channel || o.Type != kind || o.Position != "a1.2" {
+			t.Errorf("%q lost something", text)
+		}
+		checkData(t, e, o.Data, o.Encoding)
+	})
+}
+
+func checkData(t *testing.T, e *eventlog.Event, data json.RawMessage, encoding string) {
+	t.Helper()
+	switch e.Kind {
+	case eventlog.JSON:
+		var got, want any
+		if json.Unmarshal(data, &got) != nil || json.Unmarshal(e.Data, &want) != nil {
+			t.Errorf("JSON %q came as %q", e.Data, data)
+		}
+		a, _ := json.Marshal(got)
+		b, _ := json.Marshal(want)
+		if string(a) != string(b) {
+			t.Errorf("JSON %q came as %q", e.Data, data)
+		}
+	case eventlog.Text:
+		var got string
+		if json.Unmarshal(data, &got) != nil || got != string(e.Data) {
+			t.Errorf("text %q came as %q", e.Data, data)
+		}
+	default:
+		var got []byte
+		if encoding != "base64" || json.Unmarshal(data, &got) != nil || string(got) != string(e.Data) {
+			t.Errorf("binary %q came as %q", e.Data, data)
+		}
+	}
+}
+
+func FuzzReadHello(f *testing.F) {
+	f.Add([]byte(`{"hello":{"version":1}}`), int64(10))
+	f.Fuzz(func(t *testing.T, body []byte, limit int64) {
+		r := httptest.NewRequest(http.MethodPost, "/sse", strings.NewReader(string(body)))
+		if _, err := transport.ReadHello(httptest.NewRecorder(), r, max(limit, 0)); err != nil {
+			isRefusal(t, err)
+		} else if int64(len(body)) > limit {
+			t.Errorf("%d bytes were read, over the limit of %d", len(body), limit)
+		}
+	})
+}
