@@ -16,7 +16,7 @@
 // is kept for a client, and a client that does not read holds up nobody but
 // its own worker.
 //
-// Lock order: Engine.mu before topic.mu; line.mu alone. Code of the program
+// Lock order: Engine.mu before topic.mu; topic.batchesMu and line.mu alone. Code of the program
 // (Options.Authorize, Options.Observer) and of adapters is never called with
 // a lock held.
 package core

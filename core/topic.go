@@ -26,9 +26,11 @@ type topic struct {
 
 	worker // of fanOut
 
-	mu      sync.Mutex
-	subs    []*subscription     // guarded by mu
-	batches [keptBatches]*batch // guarded by mu; the newest first
+	mu   sync.Mutex
+	subs []*subscription // guarded by mu
+
+	batchesMu sync.Mutex          // apart from mu, which fanOut holds while the first lines read
+	batches   [keptBatches]*batch // guarded by batchesMu; the newest first
 }
 
 func newTopic(e *Engine, ch eventlog.Channel) *topic {
@@ -113,8 +115,8 @@ func (t *topic) next(after eventlog.Position) *batch {
 }
 
 func (t *topic) batchAfter(after eventlog.Position) *batch {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	t.batchesMu.Lock()
+	defer t.batchesMu.Unlock()
 	for _, b := range t.batches {
 		if b != nil && b.after == after {
 			return b
@@ -128,8 +130,8 @@ func (t *topic) batchAfter(after eventlog.Position) *batch {
 
 // forget drops a batch that later readers must not find.
 func (t *topic) forget(b *batch) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	t.batchesMu.Lock()
+	defer t.batchesMu.Unlock()
 	for i := range t.batches {
 		if t.batches[i] == b {
 			t.batches[i] = nil

@@ -6,7 +6,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/throughline/throughline/eventlog"
+	"github.com/throughline/throughline/longpoll"
+	"github.com/throughline/throughline/sse"
 	"github.com/throughline/throughline/transport"
+	"github.com/throughline/throughline/ws"
 )
 
 // metrics are a server's Prometheus series; it implements core.Observer.
@@ -15,6 +18,7 @@ type metrics struct {
 	ended       *prometheus.CounterVec
 	publishes   *prometheus.CounterVec
 	deliveries  *prometheus.CounterVec
+	delivered   map[string]prometheus.Counter // of deliveries, looked up once: it is on the path of delivery
 	resumes     *prometheus.CounterVec
 	gaps        *prometheus.CounterVec
 	evictions   *prometheus.CounterVec
@@ -24,7 +28,7 @@ func newMetrics() *metrics {
 	counter := func(name, help string, label string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "throughline", Name: name, Help: help}, []string{label})
 	}
-	return &metrics{
+	m := &metrics{
 		connections: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Namespace: "throughline", Name: "connections", Help: "Connections that are attached, by transport.",
 		}, []string{"transport"}),
@@ -34,7 +38,12 @@ func newMetrics() *metrics {
 		resumes:    counter("resumes_total", "Positions presented, by outcome: found, lost.", "outcome"),
 		gaps:       counter("gaps_total", "Gaps told to clients, by reason.", "reason"),
 		evictions:  counter("evictions_total", "Clients evicted as slow, by transport.", "transport"),
+		delivered:  map[string]prometheus.Counter{},
 	}
+	for _, carrier := range []string{sse.Name, ws.Name, longpoll.Name} {
+		m.delivered[carrier] = m.deliveries.WithLabelValues(carrier)
+	}
+	return m
 }
 
 func (m *metrics) all() []prometheus.Collector {
@@ -64,7 +73,7 @@ func (m *metrics) Ended(carrier string, why transport.Reason) {
 }
 
 func (m *metrics) Delivered(carrier string, events int) {
-	m.deliveries.WithLabelValues(carrier).Add(float64(events))
+	m.delivered[carrier].Add(float64(events))
 }
 
 func (m *metrics) Resumed(found bool) {

@@ -21,13 +21,19 @@ type conn struct {
 	// Owned by Send.
 	vector *vector // of a plain stream of several channels
 	begun  bool
-	buf    []byte
 
 	mu     sync.Mutex
 	closed bool // guarded by mu: Close was called, or the handler returned
 }
 
 var _ transport.Conn = (*conn)(nil)
+
+// buffers are what several items are written from at once. One is used during
+// a Send only, so an idle stream has none.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// maxPooled is twice the usual page.
+const maxPooled = 128 << 10
 
 func newConn(w http.ResponseWriter, codec transport.Codec, v *vector) *conn {
 	return &conn{w: w, rc: http.NewResponseController(w), codec: codec, vector: v}
@@ -49,7 +55,9 @@ func (c *conn) write(items []transport.Item) error {
 		_, err := c.w.Write(items[0].Run.As(c.codec).Bytes) // the bytes that all get, as they are
 		return err
 	}
-	b := c.buf[:0]
+	pooled := buffers.Get().(*[]byte)
+	defer buffers.Put(pooled)
+	b := (*pooled)[:0]
 	if !c.begun {
 		c.begun = true
 		b = c.begin(b, items)
@@ -62,8 +70,8 @@ func (c *conn) write(items []transport.Item) error {
 		}
 	}
 	_, err := c.w.Write(b)
-	if cap(b) <= 4096 {
-		c.buf = b
+	if cap(b) <= maxPooled {
+		*pooled = b
 	}
 	return err
 }

@@ -22,48 +22,46 @@ var ping = appendFrame(nil, opPing, nil)
 
 // A conn sends to one WebSocket.
 type conn struct {
-	// Static after newConn.
-	gate    *gate
+	gate gate
+
+	// Static after the handshake.
 	session bool
 
-	buf []byte // owned by Send
+	pieces net.Buffers // owned by Send
 }
 
 var _ transport.Conn = (*conn)(nil)
 
 // Send implements [transport.Conn].
 func (c *conn) Send(items []transport.Item, deadline time.Time) (more bool, err error) {
-	if len(items) == 1 && items[0].Run != nil {
-		frames := items[0].Run.As(codec{}).Bytes // the bytes that all get, as they are
-		return true, c.gate.send(frames, deadline, false)
-	}
-	b := c.buf[:0]
 	last := false
+	pieces := c.pieces[:0]
 	for _, item := range items {
 		switch {
 		case item.Run != nil:
-			b = append(b, item.Run.As(codec{}).Bytes...)
+			pieces = append(pieces, item.Run.As(codec{}).Bytes) // those that all get, as they are
 		case item.Frame.Kind == transport.FrameClose:
-			b = c.appendGoodbye(b, item.Frame)
+			pieces = append(pieces, c.goodbye(item.Frame))
 			last = true
 		case item.Frame.Kind == transport.FrameBeat && !c.session:
-			b = append(b, ping...)
+			pieces = append(pieces, ping)
 		default:
-			b = append(b, item.Frame.As(codec{})...)
+			pieces = append(pieces, item.Frame.As(codec{}))
 		}
 	}
-	if cap(b) <= 4096 {
-		c.buf = b
-	}
+	c.pieces = pieces
 	if last {
 		time.AfterFunc(closeTimeout, func() { _ = c.gate.Close() }) // a client that does not answer
 	}
-	return true, c.gate.send(b, deadline, last)
+	err = c.gate.send(pieces, deadline, last)
+	clear(c.pieces)
+	return true, err
 }
 
-// appendGoodbye appends the close frame, before it the reason if the client
-// speaks the session protocol.
-func (c *conn) appendGoodbye(b []byte, f *transport.Frame) []byte {
+// goodbye is the close frame, before it the reason if the client speaks the
+// session protocol.
+func (c *conn) goodbye(f *transport.Frame) []byte {
+	var b []byte
 	if c.session {
 		b = append(b, f.As(codec{})...)
 	}

@@ -56,9 +56,9 @@ func (g *gate) Write(frame []byte) (int, error) {
 	return len(frame), nil
 }
 
-// send writes whole frames. The last of them may be a close frame, which closes
-// the gate.
-func (g *gate) send(frames []byte, deadline time.Time, last bool) error {
+// send writes whole frames, in one call where the connection can. The last of
+// them may be a close frame, which closes the gate.
+func (g *gate) send(frames net.Buffers, deadline time.Time, last bool) error {
 	g.writing.Lock()
 	err := g.sendLocked(frames, deadline, last)
 	g.writing.Unlock()
@@ -66,7 +66,7 @@ func (g *gate) send(frames []byte, deadline time.Time, last bool) error {
 	return err
 }
 
-func (g *gate) sendLocked(frames []byte, deadline time.Time, last bool) error {
+func (g *gate) sendLocked(frames net.Buffers, deadline time.Time, last bool) error {
 	g.mu.Lock()
 	closed := g.closed
 	g.closed = g.closed || last
@@ -75,7 +75,11 @@ func (g *gate) sendLocked(frames []byte, deadline time.Time, last bool) error {
 		return transport.ErrClosed
 	}
 	_ = g.Conn.SetWriteDeadline(deadline) // fails only if the connection is closed: so will the write
-	_, err := g.Conn.Write(frames)
+	if len(frames) == 1 {
+		_, err := g.Conn.Write(frames[0])
+		return err
+	}
+	_, err := frames.WriteTo(g.Conn)
 	return err
 }
 

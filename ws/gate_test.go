@@ -53,7 +53,7 @@ func TestControlFramesStandBetweenDataFrames(t *testing.T) {
 			for k := range i%4 + 1 {
 				frames = appendFrame(frames, opText, fmt.Appendf(nil, "%d.%d %0*d", i, k, i%300*(i%7), 0))
 			}
-			if err := g.send(frames, time.Now().Add(time.Minute), false); err != nil {
+			if err := g.send(net.Buffers{frames}, time.Now().Add(time.Minute), false); err != nil {
 				t.Errorf("flush %d: %v", i, err)
 				return
 			}
@@ -61,7 +61,7 @@ func TestControlFramesStandBetweenDataFrames(t *testing.T) {
 		if _, err := g.Write(appendFrame(nil, opClose, []byte{3, 232})); err != nil {
 			t.Error(err)
 		}
-		if err := g.send(appendFrame(nil, opText, nil), time.Now().Add(time.Minute), false); err == nil {
+		if err := g.send(net.Buffers{appendFrame(nil, opText, nil)}, time.Now().Add(time.Minute), false); err == nil {
 			t.Error("data was taken after the close frame")
 		}
 		_, _ = g.Write(appendFrame(nil, opPing, nil))
@@ -109,7 +109,7 @@ func TestStalledClientThatPingsIsNotCutOff(t *testing.T) {
 		g := &gate{Conn: server}
 		flushed := make(chan error, 1)
 		go func() {
-			flushed <- g.send(appendFrame(nil, opText, make([]byte, 2*memnet.Window)), time.Now().Add(30*time.Second), false)
+			flushed <- g.send(net.Buffers{appendFrame(nil, opText, make([]byte, 2*memnet.Window))}, time.Now().Add(30*time.Second), false)
 		}()
 		synctest.Wait()
 		began := time.Now()

@@ -62,7 +62,8 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, peer transport.P
 			return
 		}
 	}
-	hijack := &hijacker{ResponseWriter: w}
+	c := &conn{session: !plain}
+	hijack := &hijacker{ResponseWriter: w, gate: &c.gate}
 	lib, err := websocket.Accept(hijack, r, &websocket.AcceptOptions{
 		InsecureSkipVerify: true, // the origin was checked by who mounted us
 		CompressionMode:    websocket.CompressionDisabled,
@@ -71,10 +72,7 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, peer transport.P
 		return // Accept has answered
 	}
 	lib.SetReadLimit(h.o.MaxFrame)
-	s := &socket{
-		handler: h, lib: lib, peer: peer,
-		conn: &conn{gate: hijack.gate, session: !plain},
-	}
+	s := &socket{handler: h, lib: lib, peer: peer, conn: c}
 	defer lib.CloseNow() //nolint:errcheck // nothing is left to be done about it
 	if plain {
 		s.servePlain(hello)
@@ -166,8 +164,7 @@ func (s *socket) drain(err error) {
 // refuse has the line end because of what the client sent, if that is what err
 // says, and waits for the end.
 func (s *socket) refuse(session transport.Session, err error) error {
-	var r *transport.Refusal
-	if errors.As(err, &r) {
+	if r, ok := errors.AsType[*transport.Refusal](err); ok {
 		s.drain(session.Receive(transport.Frame{Kind: transport.FrameClose, Reason: r.Reason}))
 	}
 	return err
@@ -231,6 +228,6 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	_ = raw.SetDeadline(time.Time{}) // those of the server
-	h.gate = &gate{Conn: raw}
+	h.gate.Conn = raw
 	return h.gate, bufio.NewReadWriter(rw.Reader, bufio.NewWriterSize(h.gate, controlBuffer)), nil
 }
