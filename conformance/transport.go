@@ -26,6 +26,9 @@ type Transport struct {
 	Once bool
 	// OneChannel: a line takes no more than one channel.
 	OneChannel bool
+	// Hijacks: the handler doesn't lend its http.ResponseWriter, and may return
+	// while the line lives.
+	Hijacks bool
 }
 
 // An Ask is what the suite wants a line for.
@@ -74,7 +77,7 @@ var transportClauses = []transportClause{
 	{"T05_Gap", "MUST: a gap arrives with from, to and reason, before the events after it.", all, gapIsTold},
 	{"T06_PositionMoves", "MUST: a run without events, and one that ends with something filtered out, move the position on.", all, positionMoves},
 	{"T07_SendBeforeAttachReturns", "MUST: a Send that comes before Attach has returned is carried.", all, sendBeforeAttachReturns},
-	{"T08_HandlerWaitsForDone", "MUST: the handler returns only after Done.", all, handlerWaitsForDone},
+	{"T08_HandlerWaitsForDone", "MUST: a handler that lends its http.ResponseWriter returns only after Done.", lends, handlerWaitsForDone},
 	{"T09_DetachWhenClientLeaves", "MUST: Detach is called when the client has left.", all, detachWhenClientLeaves},
 	{"T10_Deadline", "MUST: Send returns with an error by its deadline if the client doesn't read.", streams, deadlineIsKept},
 	{"T11_CloseFreesSend", "MUST: Close frees a Send in progress, which returns an error.", streams, closeFreesSend},
@@ -98,6 +101,7 @@ const (
 	streams
 	once
 	many
+	lends
 )
 
 type transportClause struct {
@@ -113,6 +117,8 @@ func (c *transportClause) notFor(tr Transport) string {
 		return "the transport is spent after one answer"
 	case c.scope == once && !tr.Once:
 		return "the transport is not spent after one answer"
+	case c.scope == lends && tr.Hijacks:
+		return "the handler doesn't lend its http.ResponseWriter"
 	case c.scope == many && tr.OneChannel:
 		return "the transport takes one channel a line"
 	}

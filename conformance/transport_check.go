@@ -216,7 +216,7 @@ func (c *transportCheck) await() *attachment {
 	select {
 	case a := <-c.attached:
 		return a
-	case <-time.After(time.Minute): //nolint:forbidigo // in a bubble
+	case <-time.After(time.Minute):
 		c.fatalf("no Attach within a minute")
 		return nil
 	}
@@ -230,7 +230,7 @@ func (l *line) next() Received {
 			l.check.fatalf("the line ended (%v) before it brought what was sent", l.err)
 		}
 		return r
-	case <-time.After(time.Minute): //nolint:forbidigo // in a bubble
+	case <-time.After(time.Minute):
 		l.check.fatalf("nothing came within a minute")
 		return Received{}
 	}
@@ -245,8 +245,8 @@ func (l *line) news() Received {
 	}
 }
 
-// event checks that an event came.
-func (l *line) event(e *eventlog.Event, channel string) {
+// event checks that an event of the channel "room" came.
+func (l *line) event(e *eventlog.Event) {
 	r := l.news()
 	switch {
 	case !r.Event:
@@ -257,8 +257,8 @@ func (l *line) event(e *eventlog.Event, channel string) {
 		l.check.fatalf("event %v: the payload %.60q came as %.60q %.60s", e.At, e.Data, r.Data, r.JSON)
 	case r.Type != "" && r.Type != e.Type:
 		l.check.fatalf("event %v: type %q came as %q", e.At, e.Type, r.Type)
-	case r.Channel != "" && r.Channel != channel:
-		l.check.fatalf("event %v of %q came as one of %q", e.At, channel, r.Channel)
+	case r.Channel != "" && r.Channel != "room":
+		l.check.fatalf("event %v of \"room\" came as one of %q", e.At, r.Channel)
 	}
 }
 

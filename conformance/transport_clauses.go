@@ -64,7 +64,7 @@ func payloadsArrive(c *transportCheck) {
 	l, a := c.attach(ask(at(0)))
 	a.send(opening("room", at(0)), runOf("room", list))
 	for i := range list {
-		l.event(&list[i], "room")
+		l.event(&list[i])
 	}
 }
 
@@ -100,7 +100,7 @@ func gapIsTold(c *transportCheck) {
 	if r.Event || r.From != at(2).String() || r.To != at(9).String() || r.Reason != "trimmed" {
 		c.fatalf("%+v came, not %v", r, &lost)
 	}
-	l.event(&list[0], "room")
+	l.event(&list[0])
 }
 
 func positionMoves(c *transportCheck) {
@@ -119,7 +119,7 @@ func positionMoves(c *transportCheck) {
 	list := events(5, "shown")
 	part := transport.Item{Run: &transport.Run{Channel: eventlog.Channel{Name: "room"}, Events: list, Next: at(8)}}
 	a.send(part)
-	l.event(&list[0], "room")
+	l.event(&list[0])
 	if r := l.next(); r.Position != at(8).String() || r.Event {
 		c.errorf("%+v came, not the position %v", r, at(8))
 	}
@@ -131,7 +131,7 @@ func sendBeforeAttachReturns(c *transportCheck) {
 		a.send(opening("room", at(0)), runOf("room", list))
 	}
 	l, _ := c.attach(ask(at(0)))
-	l.event(&list[0], "room")
+	l.event(&list[0])
 }
 
 func handlerWaitsForDone(c *transportCheck) {
@@ -162,7 +162,7 @@ func detachWhenClientLeaves(c *transportCheck) {
 	l.cancel()
 	select {
 	case <-a.detached:
-	case <-time.After(10 * time.Second): //nolint:forbidigo // in a bubble
+	case <-time.After(10 * time.Second):
 		c.errorf("no Detach within 10 s after the client left")
 	}
 }
@@ -243,13 +243,13 @@ func goodbyeEnds(c *transportCheck) {
 	a.send(opening("room", at(0)))
 	a.send(runOf("room", list), transport.Item{Frame: &transport.Frame{Kind: transport.FrameClose, Reason: why}})
 	a.end()
-	l.event(&list[0], "room")
+	l.event(&list[0])
 	select {
 	case <-l.over:
 		if l.err != nil {
 			c.errorf("the line ended with %v", l.err)
 		}
-	case <-time.After(time.Minute): //nolint:forbidigo // in a bubble
+	case <-time.After(time.Minute):
 		c.errorf("the line has not ended a minute after its goodbye")
 	}
 }
@@ -271,7 +271,7 @@ func openingsWait(c *transportCheck) {
 	if a.send(runOf("room", list)) {
 		c.errorf("Send returned more = true after the answer")
 	}
-	l.event(&list[0], "room")
+	l.event(&list[0])
 	<-l.over
 	if l.err != nil {
 		c.errorf("the answer ended with %v", l.err)
@@ -307,7 +307,7 @@ func heartbeatIsSilent(c *transportCheck) {
 	l.quiet()
 	list := events(0, "after")
 	a.send(runOf("room", list))
-	l.event(&list[0], "room")
+	l.event(&list[0])
 }
 
 func sharedStaysTheSame(c *transportCheck) {
@@ -317,7 +317,7 @@ func sharedStaysTheSame(c *transportCheck) {
 		l, a := c.attach(ask(at(0)))
 		a.send(opening("room", at(0)), shared)
 		for i := range want {
-			l.event(&want[i], "room")
+			l.event(&want[i])
 		}
 		a.conn.Close(transport.Reason{Code: transport.CodeShutdown})
 		a.end()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -81,10 +82,8 @@ func PlainHello(r *http.Request, most int) (Hello, error) {
 	}
 	var h Hello
 	for i, name := range names {
-		for _, other := range names[:i] {
-			if name == other {
-				return Hello{}, Refuse(CodeBadRequest, "channel %.40q is named twice", name)
-			}
+		if slices.Contains(names[:i], name) {
+			return Hello{}, Refuse(CodeBadRequest, "channel %.40q is named twice", name)
 		}
 		h.Channels = append(h.Channels, Subscription{Channel: name, After: after, Start: start})
 	}
@@ -102,8 +101,7 @@ func ReadHello(w http.ResponseWriter, r *http.Request, limit int64) (Hello, erro
 
 // BodyRefusal turns the error of reading a body into a refusal.
 func BodyRefusal(err error) *Refusal {
-	var over *http.MaxBytesError
-	if errors.As(err, &over) {
+	if over, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return Refuse(CodeTooLarge, "the body is longer than %d bytes", over.Limit)
 	}
 	return Refuse(CodeBadRequest, "the body could not be read")

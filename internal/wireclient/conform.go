@@ -14,8 +14,7 @@ import (
 // words of the contract: nil in good order, a *transport.Refusal if the line was
 // refused.
 func Drain(s Stream, err error, received func(Item)) error {
-	var refused *Refused
-	if errors.As(err, &refused) {
+	if refused, ok := errors.AsType[*Refused](err); ok {
 		return &transport.Refusal{Reason: transport.Reason{Code: refused.Code}}
 	}
 	if err != nil {
