@@ -197,9 +197,7 @@ func (s *SSEStream) Next() (Item, error) {
 	case s.session:
 		return parse([]byte(block.Data))
 	case block.Event == "throughline.gap", s.object && block.HasData:
-		it, err := parse([]byte(block.Data))
-		it.Position = block.ID
-		return it, err
+		return parse([]byte(block.Data))
 	case block.Comment:
 		return Item{Beat: true}, nil
 	case !block.HasData:

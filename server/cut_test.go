@@ -1,0 +1,123 @@
+package server_test
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+
+	"github.com/throughline/throughline/conformance"
+	"github.com/throughline/throughline/internal/wireclient"
+	"github.com/throughline/throughline/server"
+)
+
+// TestSSECutAfterEveryByte cuts a plain stream after each of its bytes, with
+// one channel and with three, and goes on as an EventSource does: with the last
+// event ID it was given, whatever the block was.
+func TestSSECutAfterEveryByte(t *testing.T) {
+	for _, channels := range [][]string{{"a"}, {"a", "b", "c"}} {
+		t.Run(fmt.Sprintf("%d channels", len(channels)), func(t *testing.T) {
+			whole := false
+			for cut := 0; !whole; cut++ {
+				inBubbleWith(t, smallLog(8), server.Options{}, func(w *world) { whole = w.cutAt(cut, channels) })
+				if t.Failed() || cut > 10_000 {
+					t.Fatalf("cut after byte %d", cut)
+				}
+			}
+		})
+	}
+}
+
+// cutAt has a reader begin, lose its line after so many bytes, and go on. It
+// reports whether the first line brought everything.
+func (w *world) cutAt(cut int, channels []string) (whole bool) {
+	oracles := map[string]*conformance.Oracle{}
+	begin := map[string]string{}
+	for _, name := range channels {
+		begin[name] = w.seekEarliest(name)
+		oracles[name] = conformance.NewOracle(begin[name])
+	}
+	say := func(name string) {
+		n, payload := oracles[name].Payload()
+		oracles[name].Appended(n, w.publish(name, string(payload)).String())
+	}
+	r := &vectorReader{world: w, channels: channels, seen: map[string][]conformance.Seen{}}
+	first := true
+	w.net.CutAfter = func() int {
+		if first {
+			first = false
+			return cut
+		}
+		return -1
+	}
+	r.read(func() { // while the line lives
+		for i := range 6 {
+			say(channels[i%len(channels)])
+			synctest.Wait()
+		}
+	})
+	before := len(r.id)
+	whole = r.events == 6
+	if before == 0 {
+		return false // cut before the opening: it begins anew, at the latest
+	}
+	for range 12 { // more than the log keeps of a single channel
+		say(channels[0])
+	}
+	r.read(func() {})
+	for _, name := range channels {
+		verdict := oracles[name].Judge(begin[name], r.seen[name])
+		if !verdict.OK() || verdict.Unreached > 0 {
+			w.Errorf("channel %s: %v", name, verdict)
+		}
+	}
+	return whole
+}
+
+// A vectorReader does what an EventSource does.
+type vectorReader struct {
+	*world
+	channels []string
+	id       string
+	events   int
+	seen     map[string][]conformance.Seen
+}
+
+func (r *vectorReader) read(meanwhile func()) {
+	target := base + "/sse" + wireclient.Query("", r.channels...) + "&as=event"
+	s, err := wireclient.SSE(r.ctx, r.http, target, r.id)
+	done := make(chan struct{})
+	if err == nil {
+		go func() {
+			defer close(done)
+			for {
+				it, err := s.Next()
+				if err != nil {
+					return
+				}
+				r.take(it, s.LastEventID)
+			}
+		}()
+	} else {
+		close(done)
+	}
+	synctest.Wait()
+	meanwhile()
+	synctest.Wait()
+	if err == nil {
+		s.Close()
+	}
+	r.http.CloseIdleConnections()
+	<-done
+}
+
+func (r *vectorReader) take(it wireclient.Item, id string) {
+	r.id = id
+	switch {
+	case it.Event:
+		r.events++
+		n, _ := conformance.Number(it.Data)
+		r.seen[it.Channel] = append(r.seen[it.Channel], conformance.Seen{N: n, Position: it.Position})
+	case it.Gap != nil:
+		r.seen[it.Channel] = append(r.seen[it.Channel], conformance.Seen{From: it.Gap.From, To: it.Gap.To})
+	}
+}
