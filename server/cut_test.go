@@ -27,8 +27,8 @@ func TestSSECutAfterEveryByte(t *testing.T) {
 	}
 }
 
-// cutAt has a reader begin, lose its line after so many bytes, and go on. It
-// reports whether the first line brought everything.
+// cutAt has a reader begin, lose its line after so many bytes, go on, lose that
+// line, too, and go on. It reports whether all lines brought everything.
 func (w *world) cutAt(cut int, channels []string) (whole bool) {
 	oracles := map[string]*conformance.Oracle{}
 	begin := map[string]string{}
@@ -41,10 +41,9 @@ func (w *world) cutAt(cut int, channels []string) (whole bool) {
 		oracles[name].Appended(n, w.publish(name, string(payload)).String())
 	}
 	r := &vectorReader{world: w, channels: channels, seen: map[string][]conformance.Seen{}}
-	first := true
+	left := 2 // connections to cut: the one that begins, and the one that is told of a gap
 	w.net.CutAfter = func() int {
-		if first {
-			first = false
+		if left--; left >= 0 {
 			return cut
 		}
 		return -1
@@ -55,14 +54,16 @@ func (w *world) cutAt(cut int, channels []string) (whole bool) {
 			synctest.Wait()
 		}
 	})
-	before := len(r.id)
 	whole = r.events == 6
-	if before == 0 {
+	if r.id == "" {
 		return false // cut before the opening: it begins anew, at the latest
 	}
-	for range 12 { // more than the log keeps of a single channel
-		say(channels[0])
+	for i := range 12 * len(channels) { // more than the log keeps
+		say(channels[i%len(channels)])
 	}
+	events := r.events
+	r.read(func() {})
+	whole = whole && r.events == events+8*len(channels)
 	r.read(func() {})
 	for _, name := range channels {
 		verdict := oracles[name].Judge(begin[name], r.seen[name])
