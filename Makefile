@@ -66,4 +66,4 @@ chaos: ## random schedules of cuts, carriers, trims and stalls, under the race d
 
 screenshots: ## redo the pictures of the chat in docs/
 	sh e2e/setup.sh
-	node docs/screenshots.mjs
+	node examples/chat/screenshots.mjs

@@ -67,8 +67,14 @@ func New(o Options) (*Server, error) {
 	return s, nil
 }
 
-// Close ends all connections with a word of goodbye and waits for them. Close
-// the http.Server first, or it takes new requests, which are refused.
+// Close ends all connections with a word of goodbye and waits for them; what
+// comes later is refused. [http.Server.Shutdown] waits for streams, which only
+// Close ends, and knows nothing of WebSockets. So have the one call the other,
+// and wait for both:
+//
+//	closed := make(chan error, 1)
+//	hs.RegisterOnShutdown(func() { closed <- srv.Close() })
+//	err := errors.Join(hs.Shutdown(ctx), <-closed)
 func (s *Server) Close() error {
 	s.engine.Close()
 	if s.ownLog {

@@ -1,0 +1,166 @@
+// Command chat is a chat of rooms, and the shortest useful way to embed
+// Throughline: one server, one function that says who may do what, one page.
+//
+//	go run ./examples/chat
+package main
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/throughline/throughline/server"
+)
+
+// Where the chat listens unless told otherwise: only this machine gets in.
+const (
+	host      = "127.0.0.1"
+	firstPort = 8080
+	lastPort  = 8099
+)
+
+// endWithin bounds the orderly end: a client that reads nothing does not hold
+// the program up for longer.
+const endWithin = 4 * time.Second
+
+//go:embed index.html style.css app.js
+var page embed.FS
+
+func main() {
+	addr := flag.String("addr", "", fmt.Sprintf("the address to listen on (default %s:%d, or the next port that is free)", host, firstPort))
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, *addr); err != nil {
+		fmt.Fprintln(os.Stderr, "chat:", err)
+		os.Exit(1)
+	}
+}
+
+// run serves until ctx is done.
+func run(ctx context.Context, addr string) error {
+	srv, err := server.New(server.Options{Authorize: authorize})
+	if err != nil {
+		return err
+	}
+	l, err := listen(addr, firstPort, lastPort)
+	if err != nil {
+		return errors.Join(err, srv.Close())
+	}
+	fmt.Printf("The chat is open: %s (Ctrl-C ends it)\n", link(l.Addr()))
+	return serve(ctx, l, srv)
+}
+
+// authorize opens the rooms to everybody and nothing else to anybody. Each
+// action is named, so that one that is added later is not granted unawares.
+func authorize(_ context.Context, _ server.Identity, what server.Action, ch server.Channel) error {
+	switch what {
+	case server.Subscribe, server.History, server.Publish:
+		if strings.HasPrefix(ch.Name, "room:") {
+			return nil
+		}
+	}
+	return errors.New("only rooms are open")
+}
+
+// handler is all that the program serves.
+func handler(srv *server.Server) http.Handler {
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(srv)
+
+	mux := http.NewServeMux()
+	mux.Handle("/realtime/", srv)
+	mux.Handle("/metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
+	mux.Handle("/", withHeaders(http.FileServerFS(page)))
+	return mux
+}
+
+// withHeaders says what the page may do, which is little: run its own script
+// and speak with its own server.
+func withHeaders(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "+
+			"img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cache-Control", "no-cache") // a new version of the program is a new page
+		next.ServeHTTP(w, r)
+	})
+}
+
+// serve serves on l until ctx is done, and then ends what is open with a word of
+// goodbye, so that clients know to come back.
+func serve(ctx context.Context, l net.Listener, srv *server.Server) error {
+	// No WriteTimeout: a stream may last for days, and srv has deadlines of its
+	// own for each write.
+	hs := &http.Server{Handler: handler(srv), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute}
+	// Shutdown waits for requests, and streams are requests that only srv ends.
+	// So srv closes as soon as no new ones are accepted.
+	closed := make(chan error, 1)
+	hs.RegisterOnShutdown(func() { closed <- srv.Close() })
+
+	failed := make(chan error, 1)
+	go func() { failed <- hs.Serve(l) }()
+	select {
+	case err := <-failed:
+		return errors.Join(err, srv.Close())
+	case <-ctx.Done():
+	}
+	soon, cancel := context.WithTimeout(context.Background(), endWithin)
+	defer cancel()
+	if hs.Shutdown(soon) != nil {
+		_ = hs.Close() // whoever still holds on is cut off
+	}
+	select {
+	case err := <-closed: // it waits for WebSockets, too, of which Shutdown knows nothing
+		return err
+	case <-soon.Done():
+		return nil
+	}
+}
+
+// listen takes the address given, or, if none is, the first free port from
+// first to last.
+func listen(addr string, first, last int) (net.Listener, error) {
+	if addr != "" {
+		l, err := net.Listen("tcp", addr)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			err = fmt.Errorf("another program listens on %s; give another address with -addr, or none for any port that is free", addr)
+		}
+		return l, err
+	}
+	var err error
+	for port := first; port <= last; port++ {
+		var l net.Listener
+		if l, err = net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port))); err == nil {
+			return l, nil
+		}
+	}
+	return nil, fmt.Errorf("no port from %d to %d is free (%w); give an address with -addr", first, last, err)
+}
+
+// link is the address of the page, to be clicked on.
+func link(addr net.Addr) string {
+	name, port, err := net.SplitHostPort(addr.String())
+	if err != nil {
+		return "http://" + addr.String() + "/"
+	}
+	if ip := net.ParseIP(name); ip != nil && ip.IsUnspecified() {
+		name = "localhost"
+	}
+	return "http://" + net.JoinHostPort(name, port) + "/"
+}
