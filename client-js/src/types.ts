@@ -1,0 +1,185 @@
+import type { ThroughlineError } from "./error.js";
+
+/** The carriers, named as in `client.transports` and `state.transport`. */
+export type Transport = "websocket" | "sse" | "poll";
+
+/** A place in a channel's history. Opaque: store it, present it, compare it for equality only. */
+export type Position = string;
+
+/** What lay after `from` up to and including `to` won't come. */
+export interface Gap {
+  readonly from: Position;
+  readonly to: Position;
+  /** `trimmed`, `rewritten`, `skipped`, `withheld`, `unencodable`, or one that a later server invents. */
+  readonly reason: string;
+}
+
+/** One event of a channel. */
+export interface ChannelEvent<T = unknown> {
+  readonly channel: string;
+  /** `message` if it was published without one. */
+  readonly type: string;
+  /** JSON as published, a text as a string, binary as `Uint8Array`. */
+  readonly data: T;
+  readonly position: Position;
+  /** Present on the first event after a loss. Several gaps in a row are one. */
+  readonly gap?: Gap;
+}
+
+/** What the connection is doing. */
+export type State =
+  /** Nothing was asked for yet. */
+  | { readonly name: "idle" }
+  /** A line is being opened, or is open and has not shown yet that it works. */
+  | { readonly name: "connecting" }
+  /** A line feeds the channels and has proved that it works. */
+  | { readonly name: "online"; readonly transport: Transport }
+  /** The next attempt comes at `retryAt` (milliseconds since 1970; `Infinity` while no transport is allowed). */
+  | { readonly name: "waiting"; readonly retryAt: number; readonly reason: ThroughlineError }
+  /** The server refused for good. `connect()` tries again. */
+  | { readonly name: "failed"; readonly error: ThroughlineError }
+  /** `close()` was called. */
+  | { readonly name: "closed" };
+
+/** Where a channel begins: only what is new, all there is, the last n events, or after a position. */
+export type After = "latest" | "earliest" | `last=${number}` | (Position & {});
+
+export interface ChannelOptions {
+  /** Where to begin. Default `latest`. */
+  after?: After;
+}
+
+export interface SignalOptions {
+  /** Aborting it ends this use, quietly. */
+  signal?: AbortSignal;
+}
+
+export interface SubscribeOptions extends SignalOptions {
+  /** The channel ended (for example `forbidden`). Default: `console.error`. */
+  onError?: (error: ThroughlineError) => void;
+}
+
+export interface PublishOptions {
+  /** The event's type. Default `message`. */
+  type?: string;
+  /** Send a string as text instead of as JSON. */
+  text?: boolean;
+  /** Stops trying. A message under way may have been appended all the same. */
+  signal?: AbortSignal;
+}
+
+export interface Published {
+  readonly position: Position;
+  /** A repeat found the message already there. */
+  readonly duplicate: boolean;
+}
+
+/** A handle on one channel. Every use of it (an iteration, a callback) gets every event from where it began, in order, or is told of a gap. */
+export interface Channel<T = unknown> extends AsyncIterable<ChannelEvent<T>> {
+  readonly name: string;
+  /** The last position received. A handle that was left and is used again goes on from here. */
+  readonly position: Position | undefined;
+  /** As `for await (const event of channel)`, with a signal. */
+  events(options?: SignalOptions): AsyncIterableIterator<ChannelEvent<T>>;
+  /** Calls back for each event until the returned function is called or the signal aborts. */
+  subscribe(callback: (event: ChannelEvent<T>) => void, options?: SubscribeOptions): () => void;
+  /** Tells of each gap at once. Without a listener a channel's first gap is warned about on the console. */
+  onGap(callback: (gap: Gap) => void, options?: SignalOptions): () => void;
+  /** Publishes once and in order with this client's other messages. Repeated until answered. */
+  publish(data: unknown, options?: PublishOptions): Promise<Published>;
+}
+
+export interface Client {
+  readonly state: State;
+  /** Calls back at each change of `state`. */
+  onState(callback: (state: State) => void, options?: SignalOptions): () => void;
+  /** The transports allowed, best first. May be set at any time; the client moves at once. */
+  transports: readonly Transport[];
+  /** Connects without waiting for the first use of a channel; after `failed`, tries again. */
+  connect(): void;
+  /** A handle; no I/O. Handles of one name share one subscription on the wire. */
+  channel<T = unknown>(name: string, options?: ChannelOptions): Channel<T>;
+  /** For good: iterations end, publishes that wait are rejected. */
+  close(): void;
+}
+
+/** All in milliseconds. */
+export interface Timing {
+  /** A line must open within this, and prove itself within half of it after that. Default 10,000. */
+  connect: number;
+  /** A frame this long after `open` proves a line (P6.6). Default 100. */
+  proof: number;
+  /** Backoff: full jitter over `base` doubled at each attempt, up to `cap`. Defaults 500 and 30,000. */
+  base: number;
+  cap: number;
+  /** The jitter of a return at once. Default 100. */
+  prompt: number;
+  /** Attempts count from one again after a line worked this long. Default 10,000. */
+  stable: number;
+  /** A line that dies sooner than this after `open`, without an event, counts as a failure. Default 5,000. */
+  settle: number;
+  /** First contact: the second transport joins after max(`stagger`, 3 × the last round trip), each further one `join` later. Defaults 800 and 1,500. */
+  stagger: number;
+  join: number;
+  /** A better transport that was passed over, or allowed again, is probed after this. Default 1,000. */
+  soon: number;
+  /** When a demoted transport is probed again; the last one repeats. Default 1, 5 and 15 minutes. */
+  upward: readonly number[];
+  /** How long a demotion is remembered in the storage. Default 30 minutes. */
+  memory: number;
+  /** When the network returns, attempts are spread over this. Default 1,000. */
+  spread: number;
+  /** The longest wait asked of a poll. Default 25,000. */
+  wait: number;
+  /** A publish that isn't answered within this is repeated. Default 30,000. */
+  publish: number;
+}
+
+/** What the client needs of a WebSocket. Its events are those of the standard. */
+export interface WebSocketLike {
+  onopen: ((event: never) => unknown) | null;
+  onmessage: ((event: never) => unknown) | null;
+  onclose: ((event: never) => unknown) | null;
+  onerror: ((event: never) => unknown) | null;
+  send(data: string): void;
+  close(code?: number): void;
+}
+
+/** What the client needs of a window, for `online`, `offline`, `pagehide`, `pageshow`, `resume` and `visibilitychange`. */
+export interface Lifecycle {
+  addEventListener(type: string, listener: (event: { persisted?: boolean }) => void): void;
+  removeEventListener(type: string, listener: (event: { persisted?: boolean }) => void): void;
+}
+
+/** The surroundings. Each is the global of that name unless given; nothing is read before `connect`. */
+export interface Env {
+  fetch?: (url: string, init: RequestInit) => Promise<Response>;
+  WebSocket?: new (url: string) => WebSocketLike;
+  /** Remembers demotions. Default `localStorage`, if there is one. */
+  storage?: Pick<Storage, "getItem" | "setItem">;
+  /** Wall time. */
+  now: () => number;
+  random: () => number;
+  /** 16 random bytes or more: the producer's secret name. */
+  secret: () => Uint8Array;
+  setTimeout: (callback: () => void, ms: number) => unknown;
+  clearTimeout: (timer: unknown) => void;
+  /** Default `window`. */
+  lifecycle?: Lifecycle;
+  /** Default `navigator.connection`: a change of its `type` is a new network. */
+  connection?: Lifecycle & { readonly type?: string };
+  console: Pick<Console, "warn" | "error">;
+  /** What a relative address is relative to. Default: the page. */
+  base?: string;
+}
+
+export interface Options {
+  /** The transports allowed, best first. Default `["websocket", "sse", "poll"]`. */
+  transports?: readonly Transport[];
+  /** Default `same-origin`. */
+  credentials?: RequestCredentials;
+  /** An iteration holds this many events at most. At the bound the channel leaves the wire, and it comes back from its position when half are read. Default 1,024. */
+  buffer?: number;
+  timing?: Partial<Timing>;
+  env?: Partial<Env>;
+}

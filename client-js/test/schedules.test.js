@@ -1,0 +1,141 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { connect } from "../.build/index.js";
+import { World, dice } from "./world.js";
+
+const ALL = ["websocket", "sse", "poll"];
+const SCHEDULES = Number(process.env.SCHEDULES ?? 1500);
+const first = Number(process.env.SEED ?? 1);
+
+/** Reads a channel, now slowly, now quickly, and checks each event against the log: none lost without a gap, none twice, all in order. */
+class Oracle {
+  /** Unknown until the first event: the log may have been trimmed before we came. */
+  last = undefined;
+  gaps = 0;
+
+  constructor(world, name) {
+    Object.assign(this, { world, name });
+  }
+
+  see(event) {
+    assert.equal(event.channel, this.name);
+    const number = event.data.n;
+    assert.equal(event.position, `1.${number}`);
+    this.last ??= event.gap ? Number(event.gap.from.slice(2)) : number - 1;
+    if (event.gap) {
+      this.gaps++;
+      assert.equal(event.gap.from, `1.${this.last}`, "a gap begins where we were");
+      this.last = Number(event.gap.to.slice(2));
+    }
+    assert.equal(number, this.last + 1, `after ${this.last} comes ${number}`);
+    this.last = number;
+  }
+}
+
+/** A client, its readers, and everything that can go wrong, by one seed. */
+async function schedule(seed) {
+  const world = new World(seed);
+  const random = dice(seed ^ 0x5eed);
+  const pick = (list) => list[Math.floor(random() * list.length)];
+  world.latency = () => 1 + random() * (random() < 0.1 ? 2000 : 120);
+  world.heartbeat = pick([1000, 5000, 25_000]);
+  const names = ["a", "b", "c"];
+  const append = (name) => world.append(name, { n: world.channel(name).events.length + 1, text: "ü€😀".repeat(Math.floor(random() * 4)) });
+  for (const name of names) for (let n = 0; n < random() * 5; n++) append(name);
+
+  const client = connect("/realtime", { env: world.env(), buffer: pick([1, 3, 50, 1024]), timing: { upward: [3000, 10_000], memory: 20_000 }, transports: pick([ALL, ALL, ["sse", "poll"], ["poll"], ["websocket"], ["sse"]]) });
+  const readers = [];
+  const problems = [];
+  let calm = false;
+
+  async function follow(name) {
+    const oracle = new Oracle(world, name);
+    const room = client.channel(name, { after: "earliest" });
+    room.onGap(() => {});
+    readers.push(oracle);
+    try {
+      for (;;) {
+        // Leaves now and then, and comes back to the same handle: its thread goes on.
+        for await (const event of room) {
+          oracle.see(event);
+          if (!calm && random() < 0.3) await new Promise((done) => world.clock.setTimeout(done, random() * 500));
+          if (!calm && random() < 0.03) break;
+        }
+        if (client.state.name === "closed") return;
+      }
+    } catch (error) {
+      problems.push(error);
+    }
+  }
+  const callbacks = (name) => {
+    const oracle = new Oracle(world, name);
+    readers.push(oracle);
+    const room = client.channel(name, { after: "earliest" });
+    room.onGap(() => {});
+    const see = (event) => {
+      try {
+        oracle.see(event);
+      } catch (error) {
+        problems.push(error);
+      }
+    };
+    let stop = room.subscribe(see);
+    return () => {
+      stop();
+      stop = room.subscribe(see);
+    };
+  };
+
+  follow("a");
+  const flip = random() < 0.5 ? callbacks("b") : (follow("b"), () => {});
+  if (random() < 0.3) callbacks("a");
+
+  for (let step = 0; step < 25; step++) {
+    const what = random();
+    if (what < 0.45) append(pick(names));
+    else if (what < 0.55) for (let n = 0; n < 10; n++) append(pick(names));
+    else if (what < 0.7) world.cut(() => random() < 0.7);
+    else if (what < 0.78) world.network[pick(ALL)] = pick(["ok", "ok", "refuse", "hang", "buffer"]);
+    else if (what < 0.84) client.transports = ALL.filter(() => random() < 0.6);
+    else if (what < 0.87) flip();
+    else if (what < 0.89) world.trim(pick(names));
+    else if (what < 0.91) world.page(pick(["offline", "online", "visibilitychange"]));
+    else if (what < 0.93) {
+      world.page("pagehide");
+      await world.clock.pass(random() * 3000);
+      world.page("pageshow", { persisted: true });
+    } else if (what < 0.96) client.channel("c").subscribe(() => {}, { signal: AbortSignal.abort() });
+    else for (const { line } of [...world.connections]) line?.goodbye?.({ code: "shutdown", class: pick(["now", "later"]), after: 300 });
+    await world.clock.pass(random() * pick([10, 300, 3000]));
+  }
+  // The network heals: everything arrives.
+  calm = true;
+  for (const name of ALL) world.network[name] = "ok";
+  client.transports = ALL;
+  await world.clock.pass(130_000);
+  for (const name of names) append(name);
+  await world.clock.pass(10_000);
+  for (const reader of readers) {
+    const { length } = world.channel(reader.name).events;
+    assert.equal(reader.last, length, `all of ${reader.name} arrived (${JSON.stringify(client.state)})`);
+  }
+  client.close();
+  await world.clock.pass(3000);
+  assert.deepEqual(problems, []);
+  assert.equal(world.connections.size, 0, "nothing is left open");
+  assert.deepEqual(world.warnings, []);
+  return readers.reduce((sum, reader) => sum + reader.last, 0);
+}
+
+test(`${SCHEDULES} random schedules: nothing lost, repeated or out of order`, async (t) => {
+  let events = 0;
+  for (let seed = first; seed < first + SCHEDULES; seed++) {
+    try {
+      events += await schedule(seed);
+    } catch (error) {
+      error.message = `SEED=${seed}: ${error.message}`;
+      throw error;
+    }
+  }
+  t.diagnostic(`${events} events checked`);
+});

@@ -1,0 +1,440 @@
+// A world to test clients in: fake time, a network that can be made bad, and a small server of PROTOCOL §§6 and 7.
+
+/** A seeded generator of numbers in [0, 1) (mulberry32). */
+export function dice(seed) {
+  return () => {
+    seed = (seed + 0x6d2b79f5) | 0;
+    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+/** All promises that can settle without time passing have settled. */
+const quiet = () => new Promise(setImmediate);
+
+export class Clock {
+  now = 1_000_000;
+  timers = new Map();
+  last = 0;
+
+  setTimeout(call, ms) {
+    this.timers.set(++this.last, { at: this.now + Math.max(0, ms), call });
+    return this.last;
+  }
+
+  clearTimeout(id) {
+    this.timers.delete(id);
+  }
+
+  /** Lets time pass. */
+  async pass(ms) {
+    const until = this.now + ms;
+    await quiet();
+    for (;;) {
+      let next;
+      for (const [id, timer] of this.timers) if (timer.at <= until && (!next || timer.at < next.at)) next = { id, ...timer };
+      if (!next) break;
+      this.timers.delete(next.id);
+      this.now = next.at;
+      next.call();
+      await quiet();
+    }
+    this.now = until;
+  }
+}
+
+const position = (offset) => `1.${offset}`;
+const error = (status, body) => ({ status, body: { error: body } });
+
+export class World {
+  clock = new Clock();
+  channels = new Map();
+  producers = new Map();
+  /** Connections under way, to be cut. */
+  connections = new Set();
+  requests = [];
+  /** What the network does to each carrier: "ok", "refuse", "hang", "buffer". */
+  network = { websocket: "ok", sse: "ok", poll: "ok", publish: "ok" };
+  heartbeat = 25_000;
+  latency = () => 10;
+  /** Asked for each hello: a refusal to give instead. */
+  refuse = () => undefined;
+  /** Asked for each channel of a hello: an end to give instead. */
+  refuseChannel = () => undefined;
+  feeding = 0;
+  opened = [];
+  warnings = [];
+  listeners = new Map();
+  memory = new Map();
+
+  constructor(seed = 1) {
+    this.seed = seed;
+    this.random = dice(seed);
+  }
+
+  env(more = {}) {
+    const world = this;
+    const { clock } = this;
+    let secrets = 0;
+    return {
+      now: () => clock.now,
+      random: this.random,
+      secret: () => new Uint8Array(16).fill(++secrets),
+      setTimeout: (call, ms) => clock.setTimeout(call, ms),
+      clearTimeout: (id) => clock.clearTimeout(id),
+      fetch: (url, init) => this.fetch(url, init),
+      WebSocket: class extends FakeWebSocket {
+        constructor(url) {
+          super(world, url);
+        }
+      },
+      storage: { getItem: (k) => this.memory.get(k) ?? null, setItem: (k, v) => this.memory.set(k, v), removeItem: (k) => this.memory.delete(k) },
+      lifecycle: {
+        addEventListener: (type, call) => this.listeners.set(type, call),
+        removeEventListener: (type) => this.listeners.delete(type),
+      },
+      connection: undefined,
+      console: { warn: (...a) => this.warnings.push(a), error: (...a) => this.warnings.push(a) },
+      base: "http://example.test/page",
+      ...more,
+    };
+  }
+
+  page(type, event = {}) {
+    this.listeners.get(type)?.(event);
+  }
+
+  // The log
+
+  channel(name) {
+    if (!this.channels.has(name)) this.channels.set(name, { events: [], first: 0 });
+    return this.channels.get(name);
+  }
+
+  append(name, data, type = "message") {
+    const { events } = this.channel(name);
+    events.push({ channel: name, position: position(events.length + 1), type, ...payload(data) });
+    for (const connection of [...this.connections]) connection.line?.flush();
+    return position(events.length);
+  }
+
+  trim(name) {
+    const log = this.channel(name);
+    log.first = log.events.length;
+  }
+
+  /** Cuts connections; what is on its way is lost. */
+  cut(which = () => true) {
+    for (const connection of [...this.connections]) if (which(connection)) connection.cut();
+  }
+
+  // HTTP
+
+  fetch(url, init) {
+    const { pathname, searchParams } = new URL(url);
+    const route = pathname.split("/").pop();
+    const connection = new Request(this, route, init);
+    this.requests.push({ at: this.clock.now, route, headers: init.headers, body: init.body });
+    connection.toServer(() => {
+      if (route === "publish") return connection.answer(this.publish(searchParams, init));
+      const { hello } = JSON.parse(init.body);
+      const refusal = this.refuse(route, hello);
+      if (refusal) return connection.answer(refusal);
+      this.opened.push({ at: this.clock.now, transport: route, hello });
+      connection.line = route === "sse" ? new Stream(this, hello, connection) : new Poll(this, hello, connection, searchParams.get("wait"));
+      connection.line.begin();
+    });
+    return connection.promise;
+  }
+
+  publish(query, { headers, body }) {
+    const key = headers["Idempotency-Key"] + " " + query.get("channel");
+    const seq = Number(headers["Producer-Seq"]);
+    const last = this.producers.get(key) ?? { seq: 0 };
+    if (seq < last.seq) return error(409, { code: "stale", class: "never", message: "stale" });
+    const duplicate = seq === last.seq;
+    const data = headers["Content-Type"] === "application/json" ? JSON.parse(body) : body;
+    if (!duplicate) this.producers.set(key, { seq, position: this.append(query.get("channel"), data, query.get("type") ?? undefined) });
+    return { status: 200, body: { position: this.producers.get(key).position, remembered: 600_000, ...(duplicate && { duplicate }) } };
+  }
+}
+
+function payload(data) {
+  return data instanceof Uint8Array ? { data: btoa(String.fromCharCode(...data)), encoding: "base64" } : { data };
+}
+
+/** One connection between client and server: keeps order both ways, and can be cut. */
+class Connection {
+  dead = false;
+  left = 0; // when the last thing on its way arrives, each way
+  came = 0;
+
+  constructor(world, transport) {
+    this.world = world;
+    this.transport = transport;
+    this.mode = world.network[transport];
+    world.connections.add(this);
+  }
+
+  toServer(call) {
+    const { clock } = this.world;
+    if (this.mode === "hang") return;
+    if (this.mode === "refuse") return void clock.setTimeout(() => this.cut(), this.world.latency());
+    this.left = Math.max(this.left, clock.now + this.world.latency());
+    clock.setTimeout(() => this.dead || call(), this.left - clock.now);
+  }
+
+  toClient(call) {
+    const { clock } = this.world;
+    this.came = Math.max(this.came, clock.now + this.world.latency());
+    clock.setTimeout(() => this.dead || call(), this.came - clock.now);
+  }
+
+  /** The network breaks it. */
+  cut() {
+    if (this.over()) this.broken();
+  }
+
+  /** Nobody needs it any more. */
+  over() {
+    if (this.dead) return false;
+    this.dead = true;
+    this.world.connections.delete(this);
+    this.line?.stop();
+    return true;
+  }
+}
+
+class Request extends Connection {
+  constructor(world, transport, init) {
+    super(world, transport);
+    this.promise = new Promise((resolve, reject) => Object.assign(this, { resolve, reject }));
+    this.chunks = [];
+    this.signal = init.signal;
+    this.aborted = () => this.over() && this.fail(new Error("aborted by the client"));
+    this.signal?.addEventListener("abort", this.aborted);
+  }
+
+  over() {
+    this.signal?.removeEventListener("abort", this.aborted);
+    return super.over();
+  }
+
+  fail(cause) {
+    this.failure = cause;
+    this.reject(cause);
+    this.reader?.reject(cause);
+  }
+
+  broken() {
+    this.fail(new TypeError("network error"));
+  }
+
+  answer({ status, body, headers = {} }) {
+    this.toClient(() => {
+      this.over();
+      this.resolve({ ok: status < 300, status, headers: { get: (name) => headers[name] ?? null }, json: async () => JSON.parse(JSON.stringify(body)) });
+    });
+  }
+
+  /** A response that goes on. */
+  stream() {
+    if (this.mode === "buffer") return;
+    const read = () => {
+      if (this.chunks.length) return Promise.resolve({ done: false, value: this.chunks.shift() });
+      if (this.failure) return Promise.reject(this.failure);
+      if (this.ended) return Promise.resolve({ done: true });
+      return new Promise((resolve, reject) => (this.reader = { resolve, reject }));
+    };
+    const body = { getReader: () => ({ read, cancel: async () => this.over() }) };
+    this.toClient(() => this.resolve({ ok: true, status: 200, headers: { get: (n) => (n === "Content-Type" ? "text/event-stream" : null) }, body }));
+  }
+
+  chunk(bytes) {
+    if (this.mode === "buffer") return;
+    this.toClient(() => {
+      if (!this.reader) return this.chunks.push(bytes);
+      const { resolve } = this.reader;
+      this.reader = undefined;
+      resolve({ done: false, value: bytes });
+    });
+  }
+
+  end() {
+    this.toClient(() => {
+      this.ended = true;
+      this.over();
+      this.reader?.resolve({ done: true });
+    });
+  }
+}
+
+class FakeWebSocket extends Connection {
+  constructor(world, url) {
+    super(world, "websocket");
+    world.requests.push({ at: world.clock.now, route: new URL(url).pathname.split("/").pop() });
+    this.toServer(() => this.toClient(() => this.onopen?.({})));
+  }
+
+  send(text) {
+    this.toServer(() => this.receive(JSON.parse(text)));
+  }
+
+  receive(frame) {
+    const { world } = this;
+    if (frame.hello) {
+      if (this.line && !this.line.hello.probe) throw new Error("a second hello on a line");
+      this.line?.stop();
+      const refusal = world.refuse("websocket", frame.hello);
+      if (refusal) {
+        const { code, after, class: kind } = refusal.body.error;
+        const number = { now: 4000, later: 4001, never: 4002 }[kind];
+        return this.toClient(() => this.over() && this.onclose?.({ code: number, reason: after === undefined ? code : `${code} ${after}` }));
+      }
+      world.opened.push({ at: world.clock.now, transport: "websocket", hello: frame.hello });
+      this.line = new Line(world, frame.hello, this, (f) => this.toClient(() => this.onmessage?.({ data: JSON.stringify(f) })));
+      this.line.begin();
+    }
+    for (const wanted of frame.subscribe ?? []) this.line.subscribe(wanted);
+    for (const name of frame.unsubscribe ?? []) this.line.unsubscribe(name);
+    this.line.flush();
+  }
+
+  broken() {
+    this.onclose?.({ code: 1006, reason: "" });
+  }
+
+  close() {
+    this.over();
+  }
+
+  end() {
+    this.toClient(() => this.over() && this.onclose?.({ code: 1000, reason: "" }));
+  }
+}
+
+/** The server's side of a line. */
+class Line {
+  cursors = new Map();
+  timers = [];
+
+  constructor(world, hello, connection, send) {
+    Object.assign(this, { world, hello, connection, send });
+  }
+
+  begin() {
+    const { world, hello } = this;
+    this.send({ open: { version: 1, line: hello.line, heartbeat: world.heartbeat } });
+    for (const wanted of hello.channels ?? []) this.subscribe(wanted);
+    this.flush();
+    this.beat(200);
+    if (hello.probe) this.timers.push(world.clock.setTimeout(() => this.goodbye({ code: "probe_over", class: "now" }), 10_000));
+  }
+
+  beat(after) {
+    const { clock } = this.world;
+    this.timers.push(clock.setTimeout(() => {
+      if (this.connection.dead) return;
+      this.send({});
+      if (!this.hello.probe) this.beat(this.world.heartbeat);
+    }, after));
+  }
+
+  goodbye(close) {
+    this.send({ close });
+    this.connection.end();
+  }
+
+  stop() {
+    this.timers.forEach((timer) => this.world.clock.clearTimeout(timer));
+    this.cursors.clear();
+  }
+
+  subscribe({ channel: name, after = "latest" }) {
+    if (this.cursors.has(name)) throw new Error(`${name} is subscribed already`);
+    const end = this.world.refuseChannel(name);
+    if (end) return this.send({ channel: name, end });
+    const log = this.world.channel(name);
+    const head = log.events.length;
+    const at = after === "latest" ? head : after === "earliest" ? log.first : after.startsWith("last=") ? Math.max(log.first, head - Number(after.slice(5))) : Number(after.slice(2));
+    this.cursors.set(name, Math.max(at, log.first));
+    if (at < log.first) this.send({ channel: name, gap: { from: position(at), to: position(log.first), reason: "trimmed" } });
+    else this.send({ channel: name, position: position(at) });
+  }
+
+  unsubscribe(name) {
+    if (this.cursors.delete(name)) this.send({ channel: name, end: { code: "unsubscribed", class: "now" } });
+  }
+
+  flush() {
+    for (const [name, cursor] of this.cursors) {
+      const { events } = this.world.channel(name);
+      for (const event of events.slice(cursor)) this.send(event);
+      this.cursors.set(name, events.length);
+    }
+  }
+}
+
+/** SSE: a block a frame, cut into chunks anywhere. */
+class Stream extends Line {
+  constructor(world, hello, connection) {
+    super(world, hello, connection, (frame) => {
+      const bytes = new TextEncoder().encode(`data: ${JSON.stringify(frame)}\n\n`);
+      const at = Math.floor(world.random() * bytes.length);
+      connection.chunk(bytes.subarray(0, at));
+      connection.chunk(bytes.subarray(at));
+    });
+    connection.stream();
+  }
+}
+
+/** Long-poll: one answer. */
+class Poll extends Line {
+  answer = { events: [], positions: {}, gaps: [], ends: [] };
+  done = false;
+
+  constructor(world, hello, connection, wait) {
+    super(world, hello, connection, (frame) => this.collect(frame));
+    this.wait = parseFloat(wait) * (wait.endsWith("ms") ? 1 : 1000);
+  }
+
+  begin() {
+    const { hello, world } = this;
+    this.collect({ open: { version: 1, line: hello.line, heartbeat: world.heartbeat } });
+    for (const wanted of hello.channels ?? []) this.subscribe(wanted);
+    const resumes = (hello.channels ?? []).every(({ after }) => after?.startsWith("1."));
+    this.ready = hello.probe || !resumes || !this.wait;
+    this.flush();
+    if (!this.done) this.timers.push(world.clock.setTimeout(() => this.finish(), this.wait));
+  }
+
+  collect(frame) {
+    const { answer } = this;
+    if (frame.open) answer.open = frame.open;
+    else if (frame.end) answer.ends.push(frame);
+    else if (frame.gap) answer.gaps.push(frame);
+    else if (frame.type) answer.events.push(frame);
+    else if (frame.close) answer.close = frame.close;
+    if (frame.end || frame.gap || frame.type || frame.close) this.ready = true;
+  }
+
+  flush() {
+    if (this.done) return;
+    super.flush();
+    if (this.ready) this.finish();
+  }
+
+  finish() {
+    this.done = true;
+    for (const [name, cursor] of this.cursors) this.answer.positions[name] = position(cursor);
+    this.stop();
+    this.connection.answer({ status: 200, body: this.answer });
+  }
+
+  goodbye(close) {
+    if (this.done) return;
+    this.collect({ close });
+    this.finish();
+  }
+}
