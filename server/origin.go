@@ -49,7 +49,8 @@ func (allowed origins) admit(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	return transport.Refuse(transport.CodeForeignOrigin,
-		"pages of %.200s may not use this server: Options.AllowedOrigins does not name it", originName(origin))
+		"pages of %.200s may not use this server, which was asked for as %.200s: either a proxy on the way has to pass the Host header on, or Options.AllowedOrigins has to name the origin",
+		originName(origin), r.Host)
 }
 
 func originName(origin string) string {
