@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
@@ -52,6 +54,9 @@ func (e *Engine) Attach(ctx context.Context, peer transport.Peer, hello transpor
 	if err := e.register(l); err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, e.o.AttachTimeout)
+	defer cancel()
+	defer context.AfterFunc(e.ctx, cancel)()
 	if err := l.open(ctx, hello); err != nil {
 		l.abandon()
 		return nil, err
@@ -60,7 +65,8 @@ func (e *Engine) Attach(ctx context.Context, peer transport.Peer, hello transpor
 }
 
 // Close ends every line with a goodbye, and returns when all that the engine
-// started is over. Lines end within GoodbyeTimeout and WriteTimeout.
+// started is over. A Send in progress may take until its deadline, the goodbye
+// GoodbyeTimeout, and Authorize as long as it doesn't heed its context.
 func (e *Engine) Close() {
 	e.mu.Lock()
 	e.closed = true
@@ -200,13 +206,30 @@ func (e *Engine) allow(ctx context.Context, who transport.Peer, ask transport.Su
 }
 
 // Authorize asks Options.Authorize. The error is a *transport.Refusal.
-func (e *Engine) Authorize(ctx context.Context, who transport.Peer, what Action, ch eventlog.Channel) error {
-	err := e.o.Authorize(ctx, who, what, ch)
-	var refusal *transport.Refusal
-	if err == nil || errors.As(err, &refusal) {
+func (e *Engine) Authorize(ctx context.Context, who transport.Peer, what Action, ch eventlog.Channel) (err error) {
+	defer func() {
+		if r := recover(); r != nil { // a fault of the program's harms the one who met it
+			e.o.Logger.Error("Authorize panicked", "action", string(what), "panic", r, "stack", string(debug.Stack()))
+			err = e.refusal(errPanicked)
+		}
+	}()
+	err = e.o.Authorize(ctx, who, what, ch)
+	refusal, ok := errors.AsType[*transport.Refusal](err)
+	switch {
+	case err == nil, ok && fitCode(refusal.Code):
 		return err
+	case ctx.Err() != nil:
+		return e.refusal(err)
 	}
 	return transport.Refuse(transport.CodeForbidden, "not allowed to %s: %.100s", what, ch.Name)
+}
+
+var errPanicked = errors.New("core: Authorize panicked")
+
+// fitCode reports whether a program's own code can cross every wire: it has
+// few characters, as a WebSocket's close frame holds no more.
+func fitCode(code string) bool {
+	return len(code) <= 50 && strings.Trim(code, "abcdefghijklmnopqrstuvwxyz0123456789_") == "" && code != ""
 }
 
 // refusal turns the error of a log into one for the client.
@@ -219,5 +242,5 @@ func (e *Engine) refusal(err error) *transport.Refusal {
 	case errors.As(err, &invalid):
 		return transport.Refuse(transport.CodeBadRequest, "%v", invalid)
 	}
-	return transport.RefuseFor(e.soon(), transport.CodeUnavailable, "the event log does not answer")
+	return transport.RefuseFor(e.soon(), transport.CodeUnavailable, "something that this server needs does not answer")
 }

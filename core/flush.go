@@ -39,6 +39,9 @@ func (l *line) takeInbox() (inbox []command, last *transport.Reason, ready bool)
 		return nil, nil, false
 	}
 	inbox, l.inbox = l.inbox, nil
+	if len(l.waiting) > 0 {
+		l.intake.ask() // it may have waited for this room
+	}
 	return inbox, l.goodbye, true
 }
 
@@ -94,6 +97,7 @@ func (s *subscription) read(items []transport.Item, budget int) ([]transport.Ite
 		case b.lost != nil:
 			items = append(items, transport.Item{Frame: s.gap(b.lost)})
 			s.cursor = b.lost.To
+			s.caughtUpAt = min(s.caughtUpAt, b.lost.To.Offset) // a history that was rewritten may be shorter
 			continue
 		case b.run == nil:
 			return items, budget

@@ -23,20 +23,29 @@ func (l *line) Receive(f transport.Frame) error {
 	return nil
 }
 
-// takeFrames works on what the client sent, in order.
+// takeFrames works on what the client sent, in order, as long as the worker
+// keeps up with the answers.
 func (l *line) takeFrames() {
 	for !l.over.Load() {
-		l.mu.Lock()
-		frames := l.waiting
-		l.waiting = nil
-		l.mu.Unlock()
-		if len(frames) == 0 {
+		f, ok := l.nextFrame()
+		if !ok {
 			return
 		}
-		for i := range frames {
-			l.takeFrame(&frames[i])
-		}
+		l.takeFrame(&f)
 	}
+}
+
+// nextFrame takes the next frame, unless too many answers wait to be sent: then
+// the worker asks again when it has taken them.
+func (l *line) nextFrame() (f transport.Frame, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.waiting) == 0 || len(l.inbox) > l.engine.o.MaxChannels {
+		return f, false
+	}
+	f = l.waiting[0]
+	l.waiting = l.waiting[1:]
+	return f, true
 }
 
 func (l *line) takeFrame(f *transport.Frame) {
@@ -45,8 +54,14 @@ func (l *line) takeFrame(f *transport.Frame) {
 		l.sayGoodbye(f.Reason)
 	case l.version == 0 || l.probe:
 		l.sayGoodbye(transport.Refuse(transport.CodeBadRequest, "nothing may be sent here").Reason)
+	case len(f.Channels) > l.engine.o.MaxChannels:
+		l.sayGoodbye(transport.Refuse(transport.CodeTooManyChannels,
+			"%d channels in a frame are more than %d (Options.MaxChannels)", len(f.Channels), l.engine.o.MaxChannels).Reason)
 	case f.Kind == transport.FrameSubscribe:
 		for _, ask := range f.Channels {
+			if l.over.Load() {
+				return
+			}
 			l.subscribeLater(ask)
 		}
 	case f.Kind == transport.FrameUnsubscribe:
@@ -68,13 +83,18 @@ func (l *line) subscribeLater(ask transport.Subscription) {
 		l.push(command{frame: &transport.Frame{Kind: transport.FrameEnd, Channel: ask.Channel, Reason: r.Reason}})
 		return
 	}
-	ctx, cancel := context.WithTimeout(l.engine.ctx, l.engine.o.ReadTimeout)
+	ctx, cancel := context.WithTimeout(l.ctx, l.engine.o.AttachTimeout)
 	defer cancel()
 	c, _ := l.subscribe(ctx, ask) // a refusal is told by the command
 	l.push(c)
 }
 
+// unsubscribe ends a channel that the client has. One that it has not, because
+// the server has ended it meanwhile, was acknowledged by that end.
 func (l *line) unsubscribe(name string) {
+	if !l.names[name] {
+		return
+	}
 	delete(l.names, name)
 	l.push(command{leave: name, frame: &transport.Frame{
 		Kind: transport.FrameEnd, Channel: name,

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +21,8 @@ var beat = (&transport.Frame{Kind: transport.FrameBeat}).Shared()
 type line struct {
 	// Static after newLine.
 	engine  *Engine
+	ctx     context.Context // of what the line waits for; ends when it does
+	cancel  context.CancelFunc
 	peer    transport.Peer
 	version int
 	number  uint64
@@ -74,6 +75,7 @@ func newLine(e *Engine, peer transport.Peer, hello transport.Hello, conn transpo
 		began:   time.Now(),
 		names:   make(map[string]bool, len(hello.Channels)),
 	}
+	l.ctx, l.cancel = context.WithCancel(e.ctx)
 	l.intake.start(l.takeFrames, func() {})
 	l.worker.start(l.flush, l.finish)
 	return l
@@ -89,19 +91,28 @@ func (l *line) open(ctx context.Context, hello transport.Hello) error {
 		return transport.Refuse(transport.CodeTooManyChannels, "%d channels are more than %d (Options.MaxChannels)", len(hello.Channels), most)
 	}
 	var opening []command
+	begun := false
+	defer func() {
+		if !begun {
+			l.drop(opening)
+		}
+	}()
 	if l.version > 0 {
 		opening = append(opening, command{frame: &transport.Frame{
 			Kind: transport.FrameOpen, Line: l.number, Heartbeat: l.engine.o.Heartbeat,
 		}})
 	}
 	for _, ask := range hello.Channels {
+		if l.names[ask.Channel] {
+			return transport.Refuse(transport.CodeBadRequest, "channel %.40q is named twice", ask.Channel)
+		}
 		c, err := l.subscribe(ctx, ask)
 		if refusesAll(err, l.version) {
-			l.drop(opening)
 			return err
 		}
 		opening = append(opening, c)
 	}
+	begun = true
 	l.engine.o.Observer.Opened(l.peer.Transport)
 	l.mu.Lock()
 	l.attached = true
@@ -141,7 +152,7 @@ func (l *line) drop(commands []command) {
 }
 
 // abandon ends a line that was never attached.
-func (l *line) abandon() { l.end() }
+func (l *line) abandon() { l.stop(transport.Reason{}) }
 
 // Done implements [transport.Session].
 func (l *line) Done() <-chan struct{} { return l.done }
@@ -155,13 +166,15 @@ func (l *line) Detach(why error) {
 	l.stop(transport.Reason{Code: transport.CodeLeft, Message: message})
 }
 
-// stop ends the line without a goodbye; the first reason given stays.
+// stop ends the line without a goodbye. The first reason given stays, unless
+// it is that the client left: that it was cut off says more.
 func (l *line) stop(why transport.Reason) {
 	l.mu.Lock()
-	if l.ended.Code == "" {
+	if l.ended.Code == "" || l.ended.Code == transport.CodeLeft {
 		l.ended = why
 	}
 	l.mu.Unlock()
+	l.cancel()
 	l.end()
 }
 
@@ -228,9 +241,10 @@ func (l *line) flush() {
 		if last != nil {
 			timeout = l.engine.o.GoodbyeTimeout
 		}
-		more, err := l.conn.Send(items, time.Now().Add(timeout))
+		deadline := time.Now().Add(timeout)
+		more, err := l.conn.Send(items, deadline)
 		if err != nil {
-			l.failed(err)
+			l.failed(err, deadline, last)
 			return
 		}
 		l.count(items)
@@ -260,10 +274,17 @@ func (l *line) count(items []transport.Item) {
 	}
 }
 
-// failed ends the line after a Send that failed.
-func (l *line) failed(err error) {
+// failed ends the line after a Send that failed. It was too slow if that took
+// until the deadline, whatever the carrier calls it.
+func (l *line) failed(err error, deadline time.Time, last *transport.Reason) {
 	why := transport.Reason{Code: transport.CodeBroken, Message: err.Error()}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+	switch {
+	case last != nil:
+		why = *last
+	case errors.Is(err, transport.ErrClosed):
+		l.stop(transport.Reason{Code: transport.CodeLeft})
+		return
+	case !time.Now().Before(deadline):
 		why = l.engine.slow("a write took longer than its deadline")
 		l.engine.o.Observer.Evicted(l.peer.Transport)
 	}

@@ -28,7 +28,8 @@ type Options struct {
 	Log eventlog.Log
 	// Authorize says whether a client may do something; nil allows all. An
 	// error refuses: a *transport.Refusal as it is, any other one as
-	// forbidden. It may block within ctx and is called without a lock held.
+	// forbidden, a panic as unavailable. It may block within ctx and is called
+	// without a lock held.
 	Authorize func(ctx context.Context, who transport.Peer, what Action, ch eventlog.Channel) error
 	// Heartbeat is how long a line may be silent. Default 25 s: proxies cut
 	// what is silent for 60 s, some for 30.
@@ -44,7 +45,10 @@ type Options struct {
 	WriteTimeout time.Duration
 	// GoodbyeTimeout is how long the last Send of a line may take. Default 1 s.
 	GoodbyeTimeout time.Duration
-	// ReadTimeout bounds what is asked of the log. Default 5 s.
+	// AttachTimeout is how long it may take to begin a line or a channel:
+	// what Authorize and the log take. Default 10 s.
+	AttachTimeout time.Duration
+	// ReadTimeout bounds one question to the log. Default 5 s.
 	ReadTimeout time.Duration
 	// RetryDelay is how long to wait after the log was unavailable. Default
 	// 1 s; clients that are told to come back get up to twice as much.
@@ -74,6 +78,7 @@ func (o Options) withDefaults() Options {
 	def(&o.ProbeLifetime, 10*time.Second)
 	def(&o.WriteTimeout, 10*time.Second)
 	def(&o.GoodbyeTimeout, time.Second)
+	def(&o.AttachTimeout, 10*time.Second)
 	def(&o.ReadTimeout, 5*time.Second)
 	def(&o.RetryDelay, time.Second)
 	def(&o.PageBytes, 64<<10)

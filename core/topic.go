@@ -5,14 +5,19 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/throughline/throughline/eventlog"
 	"github.com/throughline/throughline/transport"
 )
 
-// keptBatches is how many of the last batches a topic remembers. Live lines all
-// ask for the same one or two.
-const keptBatches = 4
+// keptBatches is how many of the last batches a topic remembers, and batchAge
+// for how long. Live lines all ask for the same one or two, at once; what is
+// older would only take memory, and outlive what the log may keep.
+const (
+	keptBatches = 4
+	batchAge    = 2 * time.Second
+)
 
 // A topic is a channel with subscriptions on this engine.
 type topic struct {
@@ -31,6 +36,7 @@ type topic struct {
 
 	batchesMu sync.Mutex          // apart from mu, which fanOut holds while the first lines read
 	batches   [keptBatches]*batch // guarded by batchesMu; the newest first
+	aging     *time.Timer         // guarded by batchesMu; runs while there are batches
 }
 
 func newTopic(e *Engine, ch eventlog.Channel) *topic {
@@ -80,6 +86,7 @@ func (t *topic) remove(s *subscription) (empty bool) {
 // One of run, lost and err is set, or none if nothing comes.
 type batch struct {
 	after eventlog.Position
+	made  time.Time
 	once  sync.Once
 
 	// Set by once.
@@ -122,10 +129,34 @@ func (t *topic) batchAfter(after eventlog.Position) *batch {
 			return b
 		}
 	}
-	b := &batch{after: after}
+	b := &batch{after: after, made: time.Now()}
 	copy(t.batches[1:], t.batches[:])
 	t.batches[0] = b
+	if t.aging == nil {
+		t.aging = time.AfterFunc(batchAge, t.age)
+	}
 	return b
+}
+
+// age forgets batches that are too old.
+func (t *topic) age() {
+	t.batchesMu.Lock()
+	defer t.batchesMu.Unlock()
+	youngest := batchAge
+	for i, b := range t.batches {
+		if b == nil {
+			continue
+		}
+		if old := time.Since(b.made); old >= batchAge {
+			t.batches[i] = nil
+		} else {
+			youngest = min(youngest, old)
+		}
+	}
+	t.aging = nil
+	if youngest < batchAge {
+		t.aging = time.AfterFunc(batchAge-youngest, t.age)
+	}
 }
 
 // forget drops a batch that later readers must not find.

@@ -22,6 +22,8 @@ type Options struct {
 	WriteTimeout time.Duration
 	// MaxHello is the most bytes of a session's hello. Default 64 KiB.
 	MaxHello int64
+	// HelloTimeout is how long reading a hello may take. Default 10 s.
+	HelloTimeout time.Duration
 }
 
 // A Handler answers polls.
@@ -41,6 +43,9 @@ func New(engine transport.Engine, o Options) *Handler {
 	if o.MaxHello == 0 {
 		o.MaxHello = 64 << 10
 	}
+	if o.HelloTimeout == 0 {
+		o.HelloTimeout = 10 * time.Second
+	}
 	return &Handler{engine: engine, o: o}
 }
 
@@ -53,26 +58,27 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, peer transport.P
 		transport.WriteRefusal(w, err)
 		return
 	}
-	controller := http.NewResponseController(w)
-	_ = controller.SetReadDeadline(time.Time{}) // Server.ReadTimeout would end the wait
+	// The server's own timeouts would end the wait; the answer has its own. Those
+	// of the next request on this connection are net/http's again.
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Time{})
+	_ = rc.SetWriteDeadline(time.Time{})
 	body, err := h.poll(r.Context(), peer, hello, wait)
+	_ = rc.SetWriteDeadline(time.Now().Add(h.o.WriteTimeout))
 	if err != nil {
 		transport.WriteRefusal(w, err)
-		return
+	} else {
+		transport.WriteJSON(w, http.StatusOK, body)
 	}
-	if body == nil {
-		return // the client has gone
-	}
-	_ = controller.SetWriteDeadline(time.Now().Add(h.o.WriteTimeout))
-	transport.WriteJSON(w, http.StatusOK, body)
-	_ = controller.SetWriteDeadline(time.Time{})
+	_ = rc.Flush() // under that deadline: what is left in buffers would be written without one
+	_ = rc.SetWriteDeadline(time.Time{})
 }
 
 func (h *Handler) parse(w http.ResponseWriter, r *http.Request) (hello transport.Hello, wait time.Duration, err error) {
 	if r.Method == http.MethodPost {
-		hello, err = transport.ReadHello(w, r, h.o.MaxHello)
+		hello, err = transport.ReadHello(w, r, h.o.MaxHello, h.o.HelloTimeout)
 	} else {
-		hello, err = transport.PlainHello(r, 1)
+		hello, err = transport.PlainHello(r, 1, r.URL.Query().Get("after"))
 	}
 	if err != nil {
 		return hello, 0, err
@@ -107,7 +113,8 @@ func waits(hello transport.Hello) bool {
 	return !hello.Probe && len(hello.Channels) > 0
 }
 
-// poll returns the answer, or nothing if the client left.
+// poll returns the answer. If the request's context ends first, it holds what
+// there was: either nobody reads it, or a middleware has ended the wait.
 func (h *Handler) poll(ctx context.Context, peer transport.Peer, hello transport.Hello, wait time.Duration) ([]byte, error) {
 	c := &conn{session: hello.Version > 0, mayHold: wait > 0 && waits(hello), spent: make(chan struct{})}
 	session, err := h.engine.Attach(ctx, peer, hello, c)
@@ -129,9 +136,6 @@ func (h *Handler) poll(ctx context.Context, peer transport.Peer, hello transport
 		session.Detach(ctx.Err())
 	}
 	<-session.Done()
-	if ctx.Err() != nil {
-		return nil, nil
-	}
 	return c.answer(), nil
 }
 

@@ -67,9 +67,22 @@ type Options struct {
 	// WriteTimeout is how long a client may take to accept a page of events
 	// before it is evicted. Default 10 s.
 	WriteTimeout time.Duration
+	// GoodbyeTimeout is how long the last word to a client may take, and what is
+	// written outside its events. Default 1 s.
+	GoodbyeTimeout time.Duration
+	// CloseTimeout is how long a WebSocket may take to answer a close frame.
+	// Default 1 s.
+	CloseTimeout time.Duration
+	// AttachTimeout is how long Authenticate, Authorize and the log may take to
+	// let a client in, or to take what it publishes. Default 10 s.
+	AttachTimeout time.Duration
 	// ReadTimeout bounds one question to the log. Default 5 s.
 	ReadTimeout time.Duration
-	// HelloTimeout is how long a WebSocket may take to say hello. Default 10 s.
+	// RetryDelay is how soon to ask a log again that was unavailable, and,
+	// somewhat longer, when clients that met that may return. Default 1 s.
+	RetryDelay time.Duration
+	// HelloTimeout is how long a client may take to say what it wants: the
+	// first frame of a WebSocket, the body of a request. Default 10 s.
 	HelloTimeout time.Duration
 	// MaxWait cuts how long a poll may ask to wait. Default 55 s.
 	MaxWait time.Duration

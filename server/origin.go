@@ -33,7 +33,7 @@ func parseOrigins(list []string) (origins, error) {
 func (allowed origins) admit(w http.ResponseWriter, r *http.Request) error {
 	origin := r.Header.Get("Origin")
 	h := w.Header()
-	h.Add("Vary", "Origin")
+	h.Add("Vary", "Origin, Sec-Fetch-Site")
 	if origin != "" && allowed[strings.ToLower(origin)] {
 		h.Set("Access-Control-Allow-Origin", origin)
 		h.Set("Access-Control-Allow-Credentials", "true")

@@ -1,9 +1,9 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"mime"
 	"net/http"
 	"strconv"
@@ -32,24 +32,26 @@ func (s *Server) servePublish(w http.ResponseWriter, r *http.Request, peer trans
 }
 
 func (s *Server) publish(w http.ResponseWriter, r *http.Request, peer transport.Peer) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(r.Context(), s.o.AttachTimeout)
+	defer cancel()
 	query := r.URL.Query()
 	ch := Channel{Namespace: peer.Namespace, Name: query.Get("channel")}
 	if err := ch.Check(); err != nil {
 		return nil, transport.Refuse(transport.CodeBadChannel, "%v", err)
 	}
-	if err := s.engine.Authorize(r.Context(), peer, Publish, ch); err != nil {
+	if err := s.engine.Authorize(ctx, peer, Publish, ch); err != nil {
 		return nil, err
 	}
 	producer, err := producerOf(r, peer)
 	if err != nil {
 		return nil, err
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(s.maxData())))
+	body, err := transport.ReadBody(w, r, int64(s.maxData()), s.o.HelloTimeout)
 	if err != nil {
-		return nil, transport.BodyRefusal(err)
+		return nil, err
 	}
 	m := Message{Type: query.Get("type"), Kind: kindOf(r.Header.Get("Content-Type"), body), Data: body}
-	at, duplicate, err := s.append(r.Context(), ch, eventlog.Batch{Messages: []Message{m}, Producer: producer})
+	at, duplicate, err := s.append(ctx, ch, eventlog.Batch{Messages: []Message{m}, Producer: producer})
 	if err != nil {
 		return nil, publishRefusal(err)
 	}

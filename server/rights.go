@@ -9,7 +9,7 @@ import (
 	"github.com/throughline/throughline/transport"
 )
 
-// errNotDefault refuses what needs Options.Authorize.
+// defaultRights refuses what needs Options.Authorize.
 func defaultRights(what Action, ch Channel) error {
 	switch {
 	case what != Subscribe:
@@ -28,8 +28,8 @@ func (s *Server) authorize(ctx context.Context, who transport.Peer, what Action,
 	id := Identity{Namespace: who.Namespace, Subject: who.Subject, Claims: who.Claims}
 	err := s.o.Authorize(ctx, id, what, ch)
 	var r *transport.Refusal
-	if err == nil || errors.As(err, &r) {
-		return err
+	if err == nil || errors.As(err, &r) || ctx.Err() != nil {
+		return err // a question that was broken off is no answer
 	}
 	s.o.Logger.DebugContext(ctx, "refused", "action", string(what), "channel", ch.String(), "subject", who.Subject, "error", err)
 	return transport.Refuse(transport.CodeForbidden, "not allowed to %s: Options.Authorize of this server refuses it", what)

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/gorilla/mux"
 
@@ -48,20 +49,29 @@ func New(o Options) (*Server, error) {
 		s.o.Authorize = open
 		s.o.Logger.Info("throughline: anybody of the same origin may subscribe to channels without $ in their names, and nothing else; Options.Authorize says otherwise")
 	}
+	if s.o.AttachTimeout == 0 {
+		s.o.AttachTimeout = 10 * time.Second
+	}
+	if s.o.HelloTimeout == 0 {
+		s.o.HelloTimeout = 10 * time.Second
+	}
 	s.info = s.log.Info()
 	s.engine = core.New(core.Options{
-		Log:           s.log,
-		Authorize:     s.authorize,
-		Heartbeat:     o.Heartbeat,
-		WriteTimeout:  o.WriteTimeout,
-		ReadTimeout:   o.ReadTimeout,
-		PageBytes:     o.PageBytes,
-		MaxChannels:   o.MaxChannels,
-		MaxLag:        o.MaxLag,
-		LagWindow:     o.LagWindow,
-		EvictionDelay: o.EvictionDelay,
-		Observer:      s.metrics,
-		Logger:        s.o.Logger,
+		Log:            s.log,
+		Authorize:      s.authorize,
+		Heartbeat:      o.Heartbeat,
+		WriteTimeout:   o.WriteTimeout,
+		GoodbyeTimeout: o.GoodbyeTimeout,
+		AttachTimeout:  o.AttachTimeout,
+		ReadTimeout:    o.ReadTimeout,
+		RetryDelay:     o.RetryDelay,
+		PageBytes:      o.PageBytes,
+		MaxChannels:    o.MaxChannels,
+		MaxLag:         o.MaxLag,
+		LagWindow:      o.LagWindow,
+		EvictionDelay:  o.EvictionDelay,
+		Observer:       s.metrics,
+		Logger:         s.o.Logger,
 	})
 	s.router = s.routes()
 	return s, nil
@@ -120,34 +130,47 @@ func (s *Server) routes() *mux.Router {
 	carrier := func(a adapter) http.Handler {
 		return s.checked(func(w http.ResponseWriter, r *http.Request, peer transport.Peer) { a.Serve(w, r, peer) })
 	}
-	add("sse", carrier(sse.New(s.engine, sse.Options{Retry: s.o.Retry, MaxHello: s.o.MaxFrame})), "GET", "POST", "OPTIONS")
-	add("poll", carrier(longpoll.New(s.engine, longpoll.Options{MaxWait: s.o.MaxWait, WriteTimeout: s.o.WriteTimeout, MaxHello: s.o.MaxFrame})), "GET", "POST", "OPTIONS")
-	add("ws", carrier(ws.New(s.engine, ws.Options{HelloTimeout: s.o.HelloTimeout, MaxFrame: s.o.MaxFrame})), "GET")
+	add("sse", carrier(sse.New(s.engine, sse.Options{
+		Retry: s.o.Retry, MaxHello: s.o.MaxFrame, HelloTimeout: s.o.HelloTimeout, GoodbyeTimeout: s.o.GoodbyeTimeout,
+	})), "GET", "POST", "OPTIONS")
+	add("poll", carrier(longpoll.New(s.engine, longpoll.Options{
+		MaxWait: s.o.MaxWait, WriteTimeout: s.o.WriteTimeout, MaxHello: s.o.MaxFrame, HelloTimeout: s.o.HelloTimeout,
+	})), "GET", "POST", "OPTIONS")
+	add("ws", carrier(ws.New(s.engine, ws.Options{
+		HelloTimeout: s.o.HelloTimeout, WriteTimeout: s.o.GoodbyeTimeout, CloseTimeout: s.o.CloseTimeout, MaxFrame: s.o.MaxFrame,
+	})), "GET")
 	add("publish", s.checked(s.servePublish), "POST", "OPTIONS")
 	for name, b := range bundles {
 		add(name, b, "GET", "HEAD")
 	}
+	methods := map[string]string{"sse": "GET, POST", "poll": "GET, POST", "ws": "GET", "publish": "POST"}
 	r.NotFoundHandler = http.HandlerFunc(notFound)
-	r.MethodNotAllowedHandler = http.HandlerFunc(methodNotAllowed)
+	r.MethodNotAllowedHandler = methodNotAllowed(methods)
 	return r
 }
 
 // lastElement matches paths that end with an element, whatever stands before.
 func lastElement(name string) mux.MatcherFunc {
-	return func(r *http.Request, _ *mux.RouteMatch) bool {
-		path := r.URL.Path
-		return path[strings.LastIndexByte(path, '/')+1:] == name
-	}
+	return func(r *http.Request, _ *mux.RouteMatch) bool { return last(r.URL.Path) == name }
 }
+
+func last(path string) string { return path[strings.LastIndexByte(path, '/')+1:] }
 
 func notFound(w http.ResponseWriter, _ *http.Request) {
 	transport.WriteRefusal(w, transport.Refuse(transport.CodeNotFound,
 		"here are sse, ws, poll, publish, client.js and client.global.js"))
 }
 
-func methodNotAllowed(w http.ResponseWriter, r *http.Request) {
-	transport.WriteRefusalStatus(w, http.StatusMethodNotAllowed,
-		transport.Refuse(transport.CodeBadRequest, "%s is not for this path", r.Method))
+func methodNotAllowed(methods map[string]string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		allowed, ok := methods[last(r.URL.Path)]
+		if !ok {
+			allowed = "GET, HEAD" // the client
+		}
+		w.Header().Set("Allow", allowed) // RFC 9110 §15.5.6
+		transport.WriteRefusalStatus(w, http.StatusMethodNotAllowed,
+			transport.Refuse(transport.CodeBadRequest, "%.20s is not for this path", r.Method))
+	})
 }
 
 // checked wraps what needs to know who asks: it checks the origin, answers
@@ -180,7 +203,9 @@ func (s *Server) identify(r *http.Request) (transport.Peer, error) {
 	if s.o.Authenticate == nil {
 		return peer, nil
 	}
-	id, err := s.o.Authenticate(r)
+	ctx, cancel := context.WithTimeout(r.Context(), s.o.AttachTimeout)
+	defer cancel()
+	id, err := s.o.Authenticate(r.WithContext(ctx))
 	if err != nil {
 		s.o.Logger.DebugContext(r.Context(), "not authenticated", "addr", addr, "error", err)
 		return peer, transport.Refuse(transport.CodeUnauthorized, "Options.Authenticate of this server does not know you")

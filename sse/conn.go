@@ -1,6 +1,7 @@
 package sse
 
 import (
+	"errors"
 	"net/http"
 	"strconv"
 	"sync"
@@ -15,6 +16,7 @@ type conn struct {
 	// Static after newConn.
 	w     http.ResponseWriter
 	rc    *http.ResponseController
+	http1 bool
 	codec transport.Codec
 	retry time.Duration // of a plain stream; 0: this is a session
 
@@ -35,8 +37,8 @@ var buffers = sync.Pool{New: func() any { return new([]byte) }}
 // maxPooled is twice the usual page.
 const maxPooled = 128 << 10
 
-func newConn(w http.ResponseWriter, codec transport.Codec, v *vector) *conn {
-	return &conn{w: w, rc: http.NewResponseController(w), codec: codec, vector: v}
+func newConn(w http.ResponseWriter, r *http.Request, codec transport.Codec) *conn {
+	return &conn{w: w, rc: http.NewResponseController(w), http1: r.ProtoMajor == 1, codec: codec}
 }
 
 // Send implements [transport.Conn].
@@ -47,7 +49,10 @@ func (c *conn) Send(items []transport.Item, deadline time.Time) (more bool, err 
 	if err := c.write(items); err != nil {
 		return false, err
 	}
-	return true, c.rc.Flush()
+	if err := c.rc.Flush(); err != nil {
+		return false, err
+	}
+	return true, c.setDeadline(time.Time{}) // over HTTP/2 a deadline that passes resets the stream, write or no write
 }
 
 func (c *conn) write(items []transport.Item) error {
@@ -81,11 +86,7 @@ func (c *conn) write(items []transport.Item) error {
 // for each channel the position presented until its gap is said, so that the
 // stream can be resumed from anywhere.
 func (c *conn) begin(b []byte, items []transport.Item) []byte {
-	h := c.w.Header()
-	h.Set("Content-Type", "text/event-stream")
-	h.Set("Cache-Control", "no-cache, no-store, no-transform")
-	h.Set("X-Accel-Buffering", "no") // nginx keeps a stream back without it
-	c.w.WriteHeader(http.StatusOK)
+	c.writeHeader()
 	if c.retry == 0 {
 		return b
 	}
@@ -99,6 +100,31 @@ func (c *conn) begin(b []byte, items []transport.Item) []byte {
 		}
 	}
 	return c.vector.appendBlockEnd(b)
+}
+
+func (c *conn) writeHeader() {
+	h := c.w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-cache, no-store, no-transform")
+	h.Set("X-Accel-Buffering", "no") // nginx keeps a stream back without it
+	h.Set("X-Content-Type-Options", "nosniff")
+	if c.http1 {
+		h.Set("Connection", "close") // so that the deadline of the end may stay: nothing follows
+	}
+	c.w.WriteHeader(http.StatusOK)
+}
+
+// refuse answers for a line that was never attached. An EventSource would take
+// a 503 for the end of it all, so one that may return later is told that by
+// a stream (PROTOCOL P3.11).
+func (c *conn) refuse(err error) {
+	r, ok := errors.AsType[*transport.Refusal](err)
+	if !ok || c.retry == 0 || r.Class != transport.Later {
+		transport.WriteRefusal(c.w, err)
+		return
+	}
+	c.writeHeader()
+	_, _ = c.w.Write(c.appendGoodbye(nil, r.Reason))
 }
 
 func appendRetry(b []byte, d time.Duration) []byte {
@@ -158,8 +184,7 @@ func (c *conn) setDeadline(t time.Time) error {
 	if c.closed {
 		return transport.ErrClosed
 	}
-	_ = c.rc.SetWriteDeadline(t) // a writer without deadlines is bounded by its own
-	return nil
+	return c.rc.SetWriteDeadline(t)
 }
 
 // Close implements [transport.Conn]: a write in progress fails.
@@ -173,12 +198,12 @@ func (c *conn) Close(transport.Reason) {
 }
 
 // over is called when the handler is about to return: from then on the
-// response isn't touched, and the connection may serve other requests.
-func (c *conn) over() {
+// response isn't touched, and net/http writes its end.
+func (c *conn) over(within time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.closed {
 		c.closed = true
-		_ = c.rc.SetWriteDeadline(time.Time{})
+		_ = c.rc.SetWriteDeadline(time.Now().Add(within))
 	}
 }

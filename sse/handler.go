@@ -1,9 +1,11 @@
 package sse
 
 import (
+	"errors"
 	"net/http"
 	"time"
 
+	"github.com/throughline/throughline/eventlog"
 	"github.com/throughline/throughline/transport"
 )
 
@@ -20,6 +22,10 @@ type Options struct {
 	Retry time.Duration
 	// MaxHello is the most bytes of a session's hello. Default 64 KiB.
 	MaxHello int64
+	// HelloTimeout is how long reading a hello may take. Default 10 s.
+	HelloTimeout time.Duration
+	// GoodbyeTimeout is how long the end of a response may take. Default 1 s.
+	GoodbyeTimeout time.Duration
 }
 
 // A Handler answers requests with streams.
@@ -36,6 +42,12 @@ func New(engine transport.Engine, o Options) *Handler {
 	if o.MaxHello == 0 {
 		o.MaxHello = 64 << 10
 	}
+	if o.HelloTimeout == 0 {
+		o.HelloTimeout = 10 * time.Second
+	}
+	if o.GoodbyeTimeout == 0 {
+		o.GoodbyeTimeout = time.Second
+	}
 	return &Handler{engine: engine, o: o}
 }
 
@@ -49,11 +61,15 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, peer transport.P
 		transport.WriteRefusal(w, err)
 		return
 	}
-	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // the request is read: Server.ReadTimeout would end the stream
-	defer c.over()
+	if errors.Is(c.rc.SetWriteDeadline(time.Time{}), http.ErrNotSupported) {
+		transport.WriteRefusalStatus(w, http.StatusInternalServerError, errNoDeadlines)
+		return
+	}
+	_ = c.rc.SetReadDeadline(time.Time{}) // the request is read: Server.ReadTimeout would end the stream
+	defer c.over(h.o.GoodbyeTimeout)
 	session, err := h.engine.Attach(r.Context(), peer, hello, c)
 	if err != nil {
-		transport.WriteRefusal(w, err)
+		c.refuse(err)
 		return
 	}
 	select {
@@ -65,10 +81,13 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, peer transport.P
 	}
 }
 
+var errNoDeadlines = transport.Refuse(transport.CodeBadRequest,
+	"a middleware of this server wraps its http.ResponseWriter without an Unwrap method, so a client that does not read could not be cut off")
+
 func (h *Handler) prepare(w http.ResponseWriter, r *http.Request) (transport.Hello, *conn, error) {
 	if r.Method == http.MethodPost {
-		hello, err := transport.ReadHello(w, r, h.o.MaxHello)
-		return hello, newConn(w, sessionCodec{}, nil), err
+		hello, err := transport.ReadHello(w, r, h.o.MaxHello, h.o.HelloTimeout)
+		return hello, newConn(w, r, sessionCodec{}), err
 	}
 	hello, err := plainHello(r)
 	if err != nil {
@@ -80,7 +99,7 @@ func (h *Handler) prepare(w http.ResponseWriter, r *http.Request) (transport.Hel
 		named:  query.Get("events") == "named",
 		object: query.Get("as") == "event",
 	}
-	c := newConn(w, codec, nil)
+	c := newConn(w, r, codec)
 	c.retry = h.o.Retry
 	if codec.vector {
 		c.vector = newVector(hello.Channels)
@@ -90,29 +109,34 @@ func (h *Handler) prepare(w http.ResponseWriter, r *http.Request) (transport.Hel
 
 // plainHello reads the query and Last-Event-ID, which wins over after.
 func plainHello(r *http.Request) (transport.Hello, error) {
-	query := r.URL.Query()
+	after := r.URL.Query().Get("after")
 	id := r.Header.Get("Last-Event-ID")
-	after := query.Get("after")
-	if id == "" && len(after) > 0 && after[0] == vectorVersion {
+	if id == "" && after != "" && after[0] == vectorVersion {
 		id = after
 	}
 	if id == "" {
-		return transport.PlainHello(r, MaxPlainChannels)
+		return transport.PlainHello(r, MaxPlainChannels, after)
 	}
-	query.Del("after")
-	r.URL.RawQuery = query.Encode()
-	hello, err := transport.PlainHello(r, MaxPlainChannels)
+	hello, err := transport.PlainHello(r, MaxPlainChannels, "")
 	if err != nil {
 		return hello, err
 	}
-	if len(hello.Channels) == 1 {
-		s := &hello.Channels[0]
-		s.After, s.Start, err = transport.ParseAfter(id)
-		return hello, err
-	}
-	at, err := parseVector(id, hello.Channels)
+	at, err := parseID(id, hello.Channels)
 	for i := range at {
 		hello.Channels[i].After = at[i]
 	}
 	return hello, err
+}
+
+// parseID reads the id of a stream: a position, or a vector if it has several
+// channels. The error is a *Refusal.
+func parseID(id string, subs []transport.Subscription) ([]eventlog.Position, error) {
+	if len(subs) > 1 {
+		return parseVector(id, subs)
+	}
+	at, err := eventlog.ParsePosition(id)
+	if err != nil {
+		return nil, transport.Refuse(transport.CodeBadPosition, "the Last-Event-ID %.40q is no position", id)
+	}
+	return []eventlog.Position{at}, nil
 }

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/throughline/throughline/eventlog"
@@ -73,7 +74,7 @@ func FuzzPlainHello(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, query string, most int) {
 		r := &http.Request{Method: http.MethodGet, URL: &url.URL{Path: "/sse", RawQuery: query}}
-		h, err := transport.PlainHello(r, most)
+		h, err := transport.PlainHello(r, most, r.URL.Query().Get("after"))
 		if err != nil {
 			isRefusal(t, err)
 			return
@@ -145,7 +146,7 @@ func FuzzReadHello(f *testing.F) {
 	f.Add([]byte(`{"hello":{"version":1}}`), int64(10))
 	f.Fuzz(func(t *testing.T, body []byte, limit int64) {
 		r := httptest.NewRequest(http.MethodPost, "/sse", strings.NewReader(string(body)))
-		if _, err := transport.ReadHello(httptest.NewRecorder(), r, max(limit, 0)); err != nil {
+		if _, err := transport.ReadHello(httptest.NewRecorder(), r, max(limit, 0), time.Minute); err != nil {
 			isRefusal(t, err)
 		} else if int64(len(body)) > limit {
 			t.Errorf("%d bytes were read, over the limit of %d", len(body), limit)

@@ -32,7 +32,7 @@ func WriteRefusal(w http.ResponseWriter, err error) {
 	var r *Refusal
 	status := http.StatusBadRequest
 	if !errors.As(err, &r) {
-		r = RefuseFor(time.Second, "internal", "something went wrong here")
+		r = RefuseFor(time.Second, CodeUnavailable, "something went wrong here")
 		status = http.StatusInternalServerError
 	} else if s, ok := statuses[r.Code]; ok {
 		status = s
@@ -55,17 +55,20 @@ func WriteJSON(w http.ResponseWriter, status int, body []byte) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // nobody is left to tell
 }
 
-// PlainHello reads the query of a plain request: its channels and where to
-// begin, which is the same for all of them. Errors are *Refusals. most is how
-// many channels the carrier takes.
-func PlainHello(r *http.Request, most int) (Hello, error) {
-	query := r.URL.Query()
-	names := query["channel"]
+// PlainHello reads the query of a plain request: its channels. All of them
+// begin after the same, which is usually the query's "after". Errors are
+// *Refusals. most is how many channels the carrier takes.
+func PlainHello(r *http.Request, most int, after string) (Hello, error) {
+	names := r.URL.Query()["channel"]
+	if r.ContentLength != 0 {
+		return Hello{}, Refuse(CodeBadRequest, "a plain request has no body")
+	}
 	if len(names) == 0 {
 		return Hello{}, Refuse(CodeBadRequest, "say which channel to read: ?channel=NAME")
 	}
@@ -73,11 +76,11 @@ func PlainHello(r *http.Request, most int) (Hello, error) {
 		return Hello{}, Refuse(CodeTooManyChannels,
 			"this carrier takes %d channel(s) in a plain request; the session protocol (PROTOCOL.md section 6) takes more", most)
 	}
-	after, start, err := ParseAfter(query.Get("after"))
+	at, start, err := ParseAfter(after)
 	if err != nil {
 		return Hello{}, err
 	}
-	if !after.IsZero() && len(names) > 1 {
+	if !at.IsZero() && len(names) > 1 {
 		return Hello{}, Refuse(CodeBadPosition, "one position does not fit %d channels", len(names))
 	}
 	var h Hello
@@ -85,22 +88,34 @@ func PlainHello(r *http.Request, most int) (Hello, error) {
 		if slices.Contains(names[:i], name) {
 			return Hello{}, Refuse(CodeBadRequest, "channel %.40q is named twice", name)
 		}
-		h.Channels = append(h.Channels, Subscription{Channel: name, After: after, Start: start})
+		h.Channels = append(h.Channels, Subscription{Channel: name, After: at, Start: start})
 	}
 	return h, nil
 }
 
 // ReadHello reads the body of a session request: a hello. Errors are *Refusals.
-func ReadHello(w http.ResponseWriter, r *http.Request, limit int64) (Hello, error) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+func ReadHello(w http.ResponseWriter, r *http.Request, limit int64, within time.Duration) (Hello, error) {
+	body, err := ReadBody(w, r, limit, within)
 	if err != nil {
-		return Hello{}, BodyRefusal(err)
+		return Hello{}, err
 	}
 	return ParseHello(body)
 }
 
-// BodyRefusal turns the error of reading a body into a refusal.
-func BodyRefusal(err error) *Refusal {
+// ReadBody reads a request's body, of at most so many bytes and within so long.
+// Errors are *Refusals.
+func ReadBody(w http.ResponseWriter, r *http.Request, limit int64, within time.Duration) ([]byte, error) {
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Now().Add(within)) // without it, the server's own bounds it
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	if err != nil {
+		return nil, bodyRefusal(err)
+	}
+	_ = rc.SetReadDeadline(time.Time{})
+	return body, nil
+}
+
+func bodyRefusal(err error) *Refusal {
 	if over, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return Refuse(CodeTooLarge, "the body is longer than %d bytes", over.Limit)
 	}

@@ -47,15 +47,16 @@ type wireSubscription struct {
 
 // wireUp is any frame of a client: exactly one member is set.
 type wireUp struct {
-	Hello *struct {
-		Version  int                `json:"version"`
-		Token    string             `json:"token"`
-		Line     uint64             `json:"line"`
-		Probe    bool               `json:"probe"`
-		Channels []wireSubscription `json:"channels"`
-	} `json:"hello"`
+	Hello       json.RawMessage    `json:"hello"`
 	Subscribe   []wireSubscription `json:"subscribe"`
 	Unsubscribe []string           `json:"unsubscribe"`
+}
+
+type wireHello struct {
+	Token    string             `json:"token"`
+	Line     uint64             `json:"line"`
+	Probe    bool               `json:"probe"`
+	Channels []wireSubscription `json:"channels"`
 }
 
 // Up is one frame of a client: a hello or, on a line that has begun, another
@@ -74,15 +75,7 @@ func ParseUp(text []byte) (Up, error) {
 	}
 	switch {
 	case w.Hello != nil && w.Subscribe == nil && w.Unsubscribe == nil:
-		h := &Hello{Version: w.Hello.Version, Token: w.Hello.Token, Line: w.Hello.Line, Probe: w.Hello.Probe}
-		if h.Version != Version {
-			return Up{}, Refuse(CodeBadVersion, "version %d is not spoken here", h.Version)
-		}
-		if h.Probe && len(w.Hello.Channels) > 0 {
-			return Up{}, Refuse(CodeBadRequest, "a probe has no channels")
-		}
-		var err error
-		h.Channels, err = subscriptions(w.Hello.Channels)
+		h, err := parseHello(w.Hello)
 		return Up{Hello: h}, err
 	case w.Subscribe != nil && w.Hello == nil && w.Unsubscribe == nil:
 		subs, err := subscriptions(w.Subscribe)
@@ -91,6 +84,29 @@ func ParseUp(text []byte) (Up, error) {
 		return Up{Frame: &Frame{Kind: FrameUnsubscribe, Names: w.Unsubscribe}}, nil
 	}
 	return Up{}, Refuse(CodeBadRequest, "a frame has exactly one of hello, subscribe, unsubscribe")
+}
+
+// parseHello looks at the version first: in another one, everything else may
+// mean something else.
+func parseHello(text json.RawMessage) (*Hello, error) {
+	var v struct {
+		Version int `json:"version"`
+	}
+	if err := decode(text, &v); err != nil {
+		return nil, err
+	}
+	if v.Version != Version {
+		return nil, Refuse(CodeBadVersion, "version %d is not spoken here", v.Version)
+	}
+	var w wireHello
+	if err := decode(text, &w); err != nil {
+		return nil, err
+	}
+	if w.Probe && len(w.Channels) > 0 {
+		return nil, Refuse(CodeBadRequest, "a probe has no channels")
+	}
+	channels, err := subscriptions(w.Channels)
+	return &Hello{Version: v.Version, Token: w.Token, Line: w.Line, Probe: w.Probe, Channels: channels}, err
 }
 
 // ParseHello reads a frame that must be a hello.

@@ -8,9 +8,6 @@ import (
 	"github.com/throughline/throughline/transport"
 )
 
-// closeTimeout is how long a client may take to answer a close frame.
-const closeTimeout = time.Second
-
 // Close codes of PROTOCOL P4.5.
 var closeCodes = map[transport.Class]uint16{
 	transport.Now:   4000,
@@ -25,7 +22,8 @@ type conn struct {
 	gate gate
 
 	// Static after the handshake.
-	session bool
+	session      bool
+	closeTimeout time.Duration // how long a client may take to answer a close frame
 
 	pieces net.Buffers // owned by Send
 }
@@ -50,11 +48,11 @@ func (c *conn) Send(items []transport.Item, deadline time.Time) (more bool, err 
 		}
 	}
 	c.pieces = pieces
-	if last {
-		time.AfterFunc(closeTimeout, func() { _ = c.gate.Close() }) // a client that does not answer
-	}
 	err = c.gate.send(pieces, deadline, last)
 	clear(c.pieces)
+	if last {
+		time.AfterFunc(c.closeTimeout, func() { _ = c.gate.Close() }) // a client that does not answer
+	}
 	return true, err
 }
 
@@ -74,10 +72,15 @@ func (c *conn) goodbye(f *transport.Frame) []byte {
 }
 
 // Close implements [transport.Conn]. What the kernel still holds for a client
-// that does not read is thrown away.
+// that does not read is thrown away. TLS is not asked to say goodbye, as that
+// may block.
 func (c *conn) Close(transport.Reason) {
-	if tcp, ok := c.gate.Conn.(*net.TCPConn); ok {
+	raw := c.gate.Conn
+	if wrapped, ok := raw.(interface{ NetConn() net.Conn }); ok {
+		raw = wrapped.NetConn()
+	}
+	if tcp, ok := raw.(*net.TCPConn); ok {
 		_ = tcp.SetLinger(0)
 	}
-	_ = c.gate.Close()
+	_ = raw.Close()
 }

@@ -19,10 +19,6 @@ const (
 
 const finBit = 0x80
 
-// controlTimeout bounds the write of a control frame while no flush is under
-// way.
-const controlTimeout = 5 * time.Second
-
 var errNotControl = errors.New("ws: only control frames are written through the library")
 
 // A gate is the net.Conn that the library has, and the way past it. The library
@@ -30,10 +26,11 @@ var errNotControl = errors.New("ws: only control frames are written through the 
 // holds the largest of them; data frames go through send. Whoever finds the
 // gate occupied leaves its control frame in a slot, one for each opcode (RFC
 // 6455 §5.5.3 lets the latest ping be answered alone), and the one who writes
-// sends it at the next frame boundary. So a stalled client that pings is not
-// cut off by the library: its fate is the engine's to decide.
+// sends it at the next frame boundary. So the library's own timer never cuts off
+// a client that pings while it stalls: its fate is the engine's to decide.
 type gate struct {
 	net.Conn
+	timeout time.Duration // of the write of a control frame
 
 	writing sync.Mutex // held while writing to Conn
 
@@ -43,7 +40,7 @@ type gate struct {
 }
 
 // Write takes a control frame from the library. It blocks only while no flush
-// is under way, and for no longer than controlTimeout.
+// is under way, and for no longer than the timeout.
 func (g *gate) Write(frame []byte) (int, error) {
 	opcode := frame[0] & 0xF
 	if opcode < opClose || opcode > opPong {
@@ -92,10 +89,18 @@ func (g *gate) drain() {
 		}
 		frame, ok := g.take()
 		if ok {
-			_ = g.Conn.SetWriteDeadline(time.Now().Add(controlTimeout))
-			_, _ = g.Conn.Write(frame) // if it fails, so does the next read or write
+			g.writeControl(frame)
 		}
 		g.writing.Unlock()
+	}
+}
+
+// writeControl writes a frame or nothing. One that was written in part would
+// swallow the beginning of what follows, so then the connection ends.
+func (g *gate) writeControl(frame []byte) {
+	_ = g.Conn.SetWriteDeadline(time.Now().Add(g.timeout))
+	if n, err := g.Conn.Write(frame); err != nil && n > 0 {
+		_ = g.Conn.Close()
 	}
 }
 

@@ -44,7 +44,7 @@ func readFrame(r io.Reader) (opcode byte, payload []byte, err error) {
 // close frame.
 func TestControlFramesStandBetweenDataFrames(t *testing.T) {
 	client, server := memnet.Pipe()
-	g := &gate{Conn: server}
+	g := &gate{Conn: server, timeout: time.Second}
 	const flushes = 3000
 	var writers sync.WaitGroup
 	writers.Go(func() {
@@ -106,7 +106,7 @@ func TestControlFramesStandBetweenDataFrames(t *testing.T) {
 func TestStalledClientThatPingsIsNotCutOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := memnet.Pipe()
-		g := &gate{Conn: server}
+		g := &gate{Conn: server, timeout: time.Second}
 		flushed := make(chan error, 1)
 		go func() {
 			flushed <- g.send(net.Buffers{appendFrame(nil, opText, make([]byte, 2*memnet.Window))}, time.Now().Add(30*time.Second), false)
@@ -134,9 +134,44 @@ func TestStalledClientThatPingsIsNotCutOff(t *testing.T) {
 	})
 }
 
+// TestTornControlFrameEndsTheConnection: part of a pong before the next data
+// frame would swallow that frame.
+func TestTornControlFrameEndsTheConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := memnet.Pipe()
+		g := &gate{Conn: server, timeout: time.Second}
+		big := appendFrame(nil, opText, bytes.Repeat([]byte{'x'}, memnet.Window))
+		sent := make(chan error, 3)
+		send := func(frame []byte) {
+			sent <- g.send(net.Buffers{frame}, time.Now().Add(10*time.Second), false)
+		}
+		go send(big)
+		synctest.Wait()
+		_, _ = g.Write(appendFrame(nil, opPong, []byte("123456789"))) // waits in its slot
+		got := make([]byte, len(big)-memnet.Window+3)
+		_, _ = io.ReadFull(client, got) // room for the rest of the flush and three bytes
+		if err := <-sent; err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			send(appendFrame(nil, opText, []byte("first!")))
+			send(appendFrame(nil, opText, []byte("second")))
+		}()
+		rest := io.MultiReader(bytes.NewReader(got), client)
+		if op, _, err := readFrame(rest); op != opText || err != nil {
+			t.Fatalf("frame %x, %v", op, err)
+		}
+		if op, payload, err := readFrame(rest); err == nil {
+			t.Errorf("frame %x %.30q came after a pong that could be written in part only", op, payload)
+		}
+		<-sent
+		<-sent
+	})
+}
+
 func TestLibraryMayNotWriteData(t *testing.T) {
 	_, server := memnet.Pipe()
-	g := &gate{Conn: server}
+	g := &gate{Conn: server, timeout: time.Second}
 	if _, err := g.Write(appendFrame(nil, opText, []byte("x"))); err == nil {
 		t.Error("a data frame of the library went through")
 	}

@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/coder/websocket"
@@ -21,9 +23,12 @@ type Options struct {
 	// HelloTimeout is how long a client of the session protocol may take to
 	// send its hello. Default 10 s.
 	HelloTimeout time.Duration
-	// WriteTimeout bounds what is written outside a line: the refusal of
-	// a hello. Default 1 s.
+	// WriteTimeout bounds what is written outside the engine's Sends: control
+	// frames, and the refusal of a hello. Default 1 s.
 	WriteTimeout time.Duration
+	// CloseTimeout is how long a client may take to answer a close frame.
+	// Default 1 s.
+	CloseTimeout time.Duration
 	// MaxFrame is the most bytes of a message from a client. Default 64 KiB.
 	MaxFrame int64
 }
@@ -42,6 +47,9 @@ func New(engine transport.Engine, o Options) *Handler {
 	if o.WriteTimeout == 0 {
 		o.WriteTimeout = time.Second
 	}
+	if o.CloseTimeout == 0 {
+		o.CloseTimeout = time.Second
+	}
 	if o.MaxFrame == 0 {
 		o.MaxFrame = 64 << 10
 	}
@@ -57,12 +65,17 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, peer transport.P
 	var hello transport.Hello
 	if plain {
 		var err error
-		if hello, err = transport.PlainHello(r, 1); err != nil {
+		if hello, err = transport.PlainHello(r, 1, r.URL.Query().Get("after")); err != nil {
 			transport.WriteRefusal(w, err)
 			return
 		}
 	}
-	c := &conn{session: !plain}
+	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
+		w.Header().Set("Upgrade", "websocket")
+		transport.WriteRefusalStatus(w, http.StatusUpgradeRequired, errNoUpgrade)
+		return
+	}
+	c := &conn{session: !plain, closeTimeout: h.o.CloseTimeout, gate: gate{timeout: h.o.WriteTimeout}}
 	hijack := &hijacker{ResponseWriter: w, gate: &c.gate}
 	lib, err := websocket.Accept(hijack, r, &websocket.AcceptOptions{
 		InsecureSkipVerify: true, // the origin was checked by who mounted us
@@ -71,7 +84,7 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, peer transport.P
 	if err != nil {
 		return // Accept has answered
 	}
-	lib.SetReadLimit(h.o.MaxFrame)
+	lib.SetReadLimit(-1) // read has a limit that the client is told of
 	s := &socket{handler: h, lib: lib, peer: peer, conn: c}
 	defer lib.CloseNow() //nolint:errcheck // nothing is left to be done about it
 	if plain {
@@ -81,6 +94,9 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, peer transport.P
 	}
 }
 
+var errNoUpgrade = transport.Refuse(transport.CodeBadRequest,
+	"this path takes WebSocket handshakes; a proxy on the way may have left out the Upgrade header")
+
 // A socket is one accepted WebSocket; its methods run on the handler's
 // goroutine.
 type socket struct {
@@ -88,6 +104,7 @@ type socket struct {
 	lib     *websocket.Conn
 	conn    *conn
 	peer    transport.Peer
+	cut     bool // a message was not read to its end, so no other can be
 }
 
 func (s *socket) servePlain(hello transport.Hello) {
@@ -97,9 +114,9 @@ func (s *socket) servePlain(hello transport.Hello) {
 	}
 	_, err = s.read(context.Background())
 	if err == nil {
-		err = s.refuse(session, transport.Refuse(transport.CodeBadRequest, "nothing may be sent on a plain WebSocket"))
+		err = transport.Refuse(transport.CodeBadRequest, "nothing may be sent on a plain WebSocket")
 	}
-	s.leave(session, err)
+	s.leave(session, s.refuse(session, err))
 }
 
 func (s *socket) serveSession() {
@@ -125,7 +142,9 @@ func (s *socket) serveSession() {
 		case up.Hello != nil:
 			err = s.refuse(session, transport.Refuse(transport.CodeBadRequest, "a line has one hello, but for one that follows a probe"))
 		default:
-			err = session.Receive(*up.Frame)
+			if err = session.Receive(*up.Frame); err != nil {
+				s.drain(nil) // the engine says goodbye
+			}
 		}
 	}
 	s.leave(session, err)
@@ -154,10 +173,17 @@ func (s *socket) goodbye(err error) {
 	s.drain(err)
 }
 
-// drain reads until the client has answered the close frame.
+// drain reads until the client has answered the close frame, or the time for
+// that is over.
 func (s *socket) drain(err error) {
-	for err == nil {
+	for err == nil && !s.cut {
 		_, err = s.read(context.Background())
+		if _, refused := errors.AsType[*transport.Refusal](err); refused {
+			err = nil // nobody listens any more
+		}
+	}
+	if s.cut {
+		_, _ = io.Copy(io.Discard, s.conn.gate.Conn)
 	}
 }
 
@@ -200,13 +226,22 @@ func (s *socket) readUp(ctx context.Context) (transport.Up, error) {
 	return transport.ParseUp(text)
 }
 
-// read reads one message. The client's pings are answered meanwhile.
+// read reads one message. The client's pings are answered meanwhile. What the
+// client sent wrongly is a *Refusal.
 func (s *socket) read(ctx context.Context) ([]byte, error) {
-	kind, data, err := s.lib.Read(ctx)
+	kind, r, err := s.lib.Reader(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if kind != websocket.MessageText {
+	limit := s.handler.o.MaxFrame
+	data, err := io.ReadAll(io.LimitReader(r, limit+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case int64(len(data)) > limit:
+		s.cut = true
+		return nil, transport.Refuse(transport.CodeTooLarge, "a frame is longer than %d bytes (Options.MaxFrame)", limit)
+	case kind != websocket.MessageText:
 		return nil, transport.Refuse(transport.CodeBadRequest, "frames are text")
 	}
 	return data, nil
