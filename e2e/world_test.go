@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"net"
@@ -233,17 +234,20 @@ type line struct {
 	net.Conn
 	g *gate
 
-	mu    sync.Mutex
-	left  int                   // guarded by mu: bytes until it breaks; negative: it doesn't
-	rough bool                  // guarded by mu: it breaks with a reset, not an end
-	alter func(b []byte) []byte // guarded by mu: makes of each write another
+	mu     sync.Mutex
+	left   int                   // guarded by mu: bytes until it breaks; negative: it doesn't
+	rough  bool                  // guarded by mu: it breaks with a reset, not an end
+	headed bool                  // guarded by mu: the headers of the response to break were written
+	alter  func(b []byte) []byte // guarded by mu: makes of each write another
 }
 
-// cutAfter has the connection break after n more bytes of the server.
+// cutAfter has the connection break after n more bytes of the server. Within
+// the headers it breaks roughly: Chromium takes an end there for the end of the
+// headers, and an EventSource without a Content-Type gives up for good.
 func (l *line) cutAfter(n int, rough bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.left, l.rough = n, rough
+	l.left, l.rough, l.headed = n, rough, false
 }
 
 // spoil has alter make something else of each write.
@@ -262,6 +266,11 @@ func (l *line) Write(b []byte) (int, error) {
 		}
 		return len(b), nil
 	}
+	sent := b
+	if l.left >= 0 {
+		sent = b[:min(l.left, len(b))]
+	}
+	l.headed = l.headed || bytes.Contains(sent, []byte("\r\n\r\n"))
 	if l.left < 0 || len(b) < l.left {
 		if l.left > 0 {
 			l.left -= len(b)
@@ -272,7 +281,7 @@ func (l *line) Write(b []byte) (int, error) {
 	if err != nil {
 		return n, err
 	}
-	if l.rough {
+	if l.rough || !l.headed {
 		l.reset()
 	} else {
 		_ = l.Conn.Close() // the http.Server closes the line itself

@@ -41,7 +41,8 @@ type Log interface {
 	// want to see: an append, or a Next that moved without one. Calls may come
 	// early, merged, or for nothing, but are never missing for long. wake is
 	// called without a lock held, must not block, and may still be running or
-	// run once more when stop has returned. Watch itself never blocks.
+	// run once more when stop has returned. Watch and stop themselves never
+	// block: an engine calls them with its lock held.
 	Watch(ch Channel, wake func()) (stop func())
 
 	// Info tells what the log promises.
@@ -69,7 +70,8 @@ type Batch struct {
 	// Producer makes the append idempotent; the zero value does not.
 	Producer Producer
 	// Expect, if set, is the position the channel's head must have, else the
-	// append fails with [*Expectation].
+	// append fails with [*Expectation]. In a channel that nobody wrote yet each
+	// exact place before the first event will do.
 	Expect *Position
 }
 
@@ -104,7 +106,7 @@ const MaxProducerID = 1000
 // position, a lower one fails with [ErrStale].
 type Producer struct {
 	// Owner only counts: it bounds how many producers one caller may have
-	// remembered, and a repeat may name another.
+	// remembered. A repeat may name another; the first one named counts.
 	Owner string
 	// ID identifies the producer within the namespace. It should be hard to
 	// guess: who knows it can make its next batch a duplicate.
@@ -127,7 +129,8 @@ type Limit struct {
 	// Bytes is how much a page may hold, by [Message.Size]. It holds at least
 	// one event if there is any. 0 means 64 KiB.
 	Bytes int
-	// Types, if not empty, are the only types of events wanted. The others
+	// Types, if not empty, are the only types of events wanted; "" stands for
+	// the default type, "message". The others
 	// move the position on. A page may then be empty though events that match
 	// come later: a log looks through a bounded number at a time.
 	Types []string
