@@ -40,6 +40,16 @@ func (o *Oracle) Appended(n int, position string) {
 	o.facts[n] = position
 }
 
+// Place notes a further position of the channel's present end: that of
+// a channel that was forgotten, or that nobody wrote yet.
+func (o *Oracle) Place(position string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if _, known := o.index[position]; !known {
+		o.index[position] = len(o.order)
+	}
+}
+
 // A Seen is one thing that a client's application was handed: an event, or a
 // gap.
 type Seen struct {

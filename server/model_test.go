@@ -52,6 +52,8 @@ type schedule struct {
 	oracle  *conformance.Oracle
 	readers []*reader
 	whole   atomic.Bool // no more cuts
+
+	forgotten int
 }
 
 // A reader goes on from its last position over whatever carrier it is given.
@@ -103,13 +105,30 @@ func (s *schedule) run() {
 		case 8:
 			time.Sleep(time.Duration(s.rand.IntN(60)) * time.Second)
 		case 9:
-			if s.rand.IntN(4) == 0 {
-				time.Sleep(time.Duration(s.rand.IntN(90)) * time.Minute) // events age
+			switch s.rand.IntN(8) {
+			case 0, 1:
+				s.pass(s.rand.IntN(4)) // events age
+			case 2:
+				for _, r := range s.readers {
+					s.disconnect(r)
+				}
+				s.pass(20) // the channel is forgotten
+				s.forgotten++
 			}
 		}
 		synctest.Wait()
 	}
 	s.finish()
+}
+
+// pass lets some half hours pass, and tells the oracle of the places that the
+// channel's end has meanwhile.
+func (s *schedule) pass(halves int) {
+	for range halves {
+		time.Sleep(30 * time.Minute)
+		synctest.Wait()
+		s.oracle.Place(s.seek("r", eventlog.Start{}).String())
+	}
 }
 
 func (s *schedule) publishSome() {
