@@ -1,6 +1,9 @@
 # `make` alone is what a change has to pass. Every target installs what it
 # needs, or says what is missing and how to install it.
 
+SHELL := bash
+.SHELLFLAGS := -o pipefail -ec
+
 GO      ?= go
 LINT    := $(GO) tool -modfile=tools/go.mod golangci-lint
 GOTEST  := $(GO) test
