@@ -16,28 +16,25 @@ export interface Home {
 /** A handle: the thread of one user of a channel, across all its uses. */
 export function channel<T>(home: Home, name: string, after: string): Channel<T> {
   const gaps = new Set<(gap: Gap) => void>();
-  const uses = new Set<Sink>();
-  let place: Position | undefined;
+  /** What receives now, and where each would go on: at what the application was given last. */
+  const uses = new Map<Sink, () => Position | undefined>();
+  let place = /^(latest|earliest|last=)/.test(after) ? undefined : (after as Position);
 
   /** Puts a sink in place. What comes back takes it away, and notes where it had got to. */
   function use(sink: Sink, unread?: () => Position | undefined): [leave: () => void, drained: () => void] {
-    sink.at = here();
-    uses.add(sink);
+    sink.at = [...uses.keys()][0]?.at ?? place;
+    // What was not passed on yet, an event or a gap, is not behind us: it comes again.
+    const got = (): Position | undefined => unread?.() ?? sink.gap?.from ?? sink.at ?? place;
+    uses.set(sink, got);
     const subscription = home.join(name, sink, after);
     return [
       () => {
         if (!uses.delete(sink)) return;
-        // What was not passed on yet, an event or a gap, is not behind us: it comes again.
-        place = unread?.() ?? sink.gap?.from ?? sink.at ?? place;
+        place = got();
         subscription?.leave(sink);
       },
       () => subscription?.drained(),
     ];
-  }
-
-  function here(): Position | undefined {
-    for (const sink of uses) return sink.at ?? place;
-    return place;
   }
 
   function events({ signal }: SignalOptions = {}): AsyncIterableIterator<ChannelEvent<T>> {
@@ -113,7 +110,8 @@ export function channel<T>(home: Home, name: string, after: string): Channel<T> 
   return {
     name,
     get position() {
-      return here();
+      for (const got of uses.values()) return got();
+      return place;
     },
     events,
     [Symbol.asyncIterator]: () => events(),

@@ -77,7 +77,7 @@ export interface Published {
 /** A handle on one channel. Every use of it (an iteration, a callback) gets every event from where it began, in order, or is told of a gap. */
 export interface Channel<T = unknown> extends AsyncIterable<ChannelEvent<T>> {
   readonly name: string;
-  /** The last position received. A handle that was left and is used again goes on from here. */
+  /** The position of what was handed to the application last: to store, and to go on from. A handle that was left and is used again does. */
   readonly position: Position | undefined;
   /** As `for await (const event of channel)`, with a signal. */
   events(options?: SignalOptions): AsyncIterableIterator<ChannelEvent<T>>;

@@ -136,7 +136,8 @@ for (const transport of ["websocket", "sse", "poll"]) {
     const first = iterator.next();
     await pass(2000);
     assert.equal((await first).value.data, 1);
-    assert.equal(room.position, "1.9", "one read and eight held");
+    assert.equal(room.position, "1.1", "what was handed over, not the eight that are held");
+    assert.ok(![...world.connections].some(({ line }) => line?.cursors.has("c")), "it left the wire");
     const got = [1];
     for (let n = 0; n < 99; n++) {
       const next = iterator.next();
@@ -167,6 +168,46 @@ for (const transport of ["websocket", "sse", "poll"]) {
     client.close();
   });
 }
+
+for (const transport of ["websocket", "sse", "poll"]) {
+  test(`${transport}: a position that is stored while a loop lags loses nothing`, async () => {
+    const { world, client, pass } = setup({ transports: [transport] });
+    const room = client.channel("c", { after: "earliest" });
+    for (let n = 1; n <= 20; n++) world.append("c", n);
+    const iterator = room.events();
+    let stored;
+    for (let n = 1; n <= 7; n++) {
+      const next = iterator.next();
+      await pass(n === 1 ? 2000 : 0);
+      assert.equal((await next).value.data, n);
+      stored = room.position;
+      assert.equal(stored, `1.${n}`);
+    }
+    client.close();
+    const page = setup({ transports: [transport] });
+    page.world.channels = world.channels;
+    const rest = read(page.client.channel("c", { after: stored }));
+    await page.pass(2000);
+    assert.deepEqual(rest.data(), [8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20]);
+    page.client.close();
+  });
+}
+
+test("a second handle that begins at a position elsewhere than the first is told what it misses", async () => {
+  const { world, client, pass } = setup();
+  for (let n = 1; n <= 5; n++) world.append("c", n);
+  const first = read(client.channel("c"));
+  await pass(500);
+  const late = client.channel("c", { after: "1.2" });
+  assert.equal(late.position, "1.2");
+  const second = read(late);
+  world.append("c", 6);
+  await pass(500);
+  assert.deepEqual(first.data(), [6]);
+  assert.deepEqual(second.data(), [6]);
+  assert.deepEqual(second.got[0].gap, { from: "1.2", to: "1.5", reason: "skipped" });
+  client.close();
+});
 
 test("a handle that comes back to a shared channel is told what it missed", async () => {
   const { world, client, pass } = setup();
