@@ -11,6 +11,9 @@
 //		})
 //	}
 //
+// [TestTransport] does the same for a transport. example_ndjson_test.go in this
+// folder holds a whole one of a hundred lines, and its client half.
+//
 // A clause that fails prints its sentence, which begins with MUST or SHOULD,
 // and what was seen instead. A log that leaves out a SHOULD skips it by name
 // and says so in its documentation.

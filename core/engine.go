@@ -196,6 +196,9 @@ func (e *Engine) allow(ctx context.Context, who transport.Peer, ask transport.Su
 	if err := ch.Check(); err != nil {
 		return transport.Refuse(transport.CodeBadChannel, "%v", err)
 	}
+	if ask.Bad != nil {
+		return ask.Bad
+	}
 	if err := e.Authorize(ctx, who, Subscribe, ch); err != nil {
 		return err
 	}

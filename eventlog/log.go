@@ -210,4 +210,4 @@ type Invalid struct {
 	TooLarge bool   // the data is over the bound
 }
 
-func (i *Invalid) Error() string { return "eventlog: " + i.Field + " " + i.Problem }
+func (i *Invalid) Error() string { return "the " + i.Field + " " + i.Problem }

@@ -95,9 +95,10 @@ type Message struct {
 	// appended.
 	Data []byte
 	// Key says what the event is about: of two events with one key the later
-	// one may stand for both. Optional.
+	// one may stand for both. Optional; it is kept, but nothing makes use of it
+	// yet.
 	Key string
-	// Tags are free words to select by. Optional.
+	// Tags are free words to select by. Optional; nothing makes use of them yet.
 	Tags []string
 }
 

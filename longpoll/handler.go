@@ -106,7 +106,7 @@ func parseWait(text string) (time.Duration, error) {
 // channels, so that what there is now is not the answer (PROTOCOL P5.4).
 func waits(hello transport.Hello) bool {
 	for _, s := range hello.Channels {
-		if s.After.IsZero() {
+		if s.After.IsZero() && s.Bad == nil {
 			return false
 		}
 	}

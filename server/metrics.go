@@ -73,7 +73,11 @@ func (m *metrics) Ended(carrier string, why transport.Reason) {
 }
 
 func (m *metrics) Delivered(carrier string, events int) {
-	m.delivered[carrier].Add(float64(events))
+	counter, ok := m.delivered[carrier]
+	if !ok {
+		counter = m.deliveries.WithLabelValues(carrier) // of Options.Transports
+	}
+	counter.Add(float64(events))
 }
 
 func (m *metrics) Resumed(found bool) {

@@ -9,6 +9,7 @@ import (
 	"github.com/throughline/throughline/core"
 	"github.com/throughline/throughline/eventlog"
 	"github.com/throughline/throughline/session"
+	"github.com/throughline/throughline/transport"
 )
 
 // What programs name most, so that one import is enough.
@@ -24,6 +25,12 @@ type (
 	// Action is what a client needs a right for.
 	Action = core.Action
 )
+
+// A Transport answers requests of clients whose origin and identity are known,
+// and attaches them to the engine it was made with.
+type Transport interface {
+	Serve(w http.ResponseWriter, r *http.Request, peer transport.Peer)
+}
 
 // The kinds of a message's data.
 const (
@@ -52,8 +59,14 @@ type Options struct {
 
 	// Authorize says whether a client may do something with a channel: nil
 	// allows, an error refuses (its text is not shown to the client). Default:
-	// to subscribe to channels whose names hold no "$", and nothing else. It
-	// may block and is called by many goroutines.
+	// [DefaultAuthorize]. Danger: a function of your own replaces it entirely,
+	// so what that doesn't refuse is allowed, publishing and names with "$",
+	// too.
+	//
+	// It is asked when a channel is subscribed, when history is asked for (a
+	// position is no history: only who was there has it) and at each publish. It
+	// is not asked again while a connection lasts. It may block within ctx and
+	// is called by many goroutines.
 	Authorize func(ctx context.Context, who Identity, what Action, ch Channel) error
 
 	// AllowedOrigins are origins, like "https://app.example.com", whose pages
@@ -104,11 +117,11 @@ type Options struct {
 	// MaxFrame is the most bytes of a frame from a client. Default 64 KiB.
 	MaxFrame int64
 
+	// Transports are further ones, by the last element of their path: a client
+	// finds "ndjson" at {base}/ndjson. The server checks origins and identities
+	// for them as for its own. They should pass conformance.TestTransport.
+	Transports map[string]func(transport.Engine) Transport
+
 	// Logger gets what is worth reading. Default: slog.Default().
 	Logger *slog.Logger
-}
-
-// open is the default of Options.Authorize.
-func open(_ context.Context, _ Identity, what Action, ch Channel) error {
-	return defaultRights(what, ch)
 }

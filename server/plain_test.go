@@ -270,7 +270,7 @@ func TestRefusals(t *testing.T) {
 		{"publish what is not JSON", "POST", "/publish?channel=a", "{", 400, "invalid", []string{"Content-Type", "application/json"}},
 		{"publish a reserved type", "POST", "/publish?channel=a&type=throughline.gap", "1", 400, "invalid", nil},
 		{"publish too much", "POST", "/publish?channel=a", big, 413, "too_large", nil},
-		{"publish without channel", "POST", "/publish", "1", 400, "bad_channel", nil},
+		{"publish without channel", "POST", "/publish", "1", 400, "bad_request", nil},
 		{"publish to secret", "POST", "/publish?channel=secret", "1", 403, "forbidden", nil},
 		{"short key", "POST", "/publish?channel=a", "1", 400, "bad_request", []string{"Idempotency-Key", "short"}},
 		{"number without key", "POST", "/publish?channel=a", "1", 400, "bad_request", []string{"Producer-Seq", "1"}},

@@ -35,6 +35,9 @@ func (s *Server) publish(w http.ResponseWriter, r *http.Request, peer transport.
 	ctx, cancel := context.WithTimeout(r.Context(), s.o.AttachTimeout)
 	defer cancel()
 	query := r.URL.Query()
+	if !query.Has("channel") {
+		return nil, transport.Refuse(transport.CodeBadRequest, "say which channel to publish to: ?channel=NAME")
+	}
 	ch := Channel{Namespace: peer.Namespace, Name: query.Get("channel")}
 	if err := ch.Check(); err != nil {
 		return nil, transport.Refuse(transport.CodeBadChannel, "%v", err)

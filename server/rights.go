@@ -9,18 +9,24 @@ import (
 	"github.com/throughline/throughline/transport"
 )
 
-// defaultRights refuses what needs Options.Authorize.
-func defaultRights(what Action, ch Channel) error {
+// DefaultAuthorize is what [Options.Authorize] is if nothing is set: it allows
+// to subscribe to channels whose names hold no "$", and nothing else. So a "$"
+// marks a channel that isn't for everybody before the program says for whom it
+// is. It is there for programs that want to allow some more.
+func DefaultAuthorize(_ context.Context, _ Identity, what Action, ch Channel) error {
 	switch {
 	case what != Subscribe:
 		return transport.Refuse(transport.CodeForbidden,
-			"not allowed to %s: the program that runs this server has to set Options.Authorize and allow it", what)
+			"not allowed to %s: the program that runs this server has to set Options.Authorize and allow it", verbs[what])
 	case strings.Contains(ch.Name, "$"):
 		return transport.Refuse(transport.CodeForbidden,
 			"not allowed to subscribe to a name that holds $: the program that runs this server has to set Options.Authorize and allow it")
 	}
 	return nil
 }
+
+// verbs are the actions in words.
+var verbs = map[Action]string{Subscribe: "subscribe", History: "read history", Publish: "publish"}
 
 // authorize is core.Options.Authorize: it asks the program, and refuses in
 // words that name the option.
@@ -32,5 +38,5 @@ func (s *Server) authorize(ctx context.Context, who transport.Peer, what Action,
 		return err // a question that was broken off is no answer
 	}
 	s.o.Logger.DebugContext(ctx, "refused", "action", string(what), "channel", ch.String(), "subject", who.Subject, "error", err)
-	return transport.Refuse(transport.CodeForbidden, "not allowed to %s: Options.Authorize of this server refuses it", what)
+	return transport.Refuse(transport.CodeForbidden, "not allowed to %s: Options.Authorize of this server refuses it", verbs[what])
 }

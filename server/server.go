@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -37,6 +38,11 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	for name := range o.Transports {
+		if _, taken := methods[name]; taken || name == "" || strings.Contains(name, "/") {
+			return nil, fmt.Errorf("server: Options.Transports: the name %q is taken, or no element of a path", name)
+		}
+	}
 	s := &Server{o: o, origins: allowed, log: o.Log, metrics: newMetrics()}
 	if s.log == nil {
 		s.log = eventlog.NewMemory(eventlog.MemoryOptions{})
@@ -46,7 +52,7 @@ func New(o Options) (*Server, error) {
 		s.o.Logger = slog.Default()
 	}
 	if s.o.Authorize == nil {
-		s.o.Authorize = open
+		s.o.Authorize = DefaultAuthorize
 		s.o.Logger.Info("throughline: anybody of the same origin may subscribe to channels without $ in their names, and nothing else; Options.Authorize says otherwise")
 	}
 	if s.o.AttachTimeout == 0 {
@@ -117,17 +123,12 @@ func (s *Server) append(ctx context.Context, ch Channel, b eventlog.Batch) (Posi
 	return at, duplicate, err
 }
 
-// An adapter answers requests of clients whose origin and identity are known.
-type adapter interface {
-	Serve(w http.ResponseWriter, r *http.Request, peer transport.Peer)
-}
-
 func (s *Server) routes() *mux.Router {
 	r := mux.NewRouter().SkipClean(true)
 	add := func(name string, h http.Handler, methods ...string) {
 		r.MatcherFunc(lastElement(name)).Methods(methods...).Handler(h)
 	}
-	carrier := func(a adapter) http.Handler {
+	carrier := func(a Transport) http.Handler {
 		return s.checked(func(w http.ResponseWriter, r *http.Request, peer transport.Peer) { a.Serve(w, r, peer) })
 	}
 	add("sse", carrier(sse.New(s.engine, sse.Options{
@@ -140,12 +141,14 @@ func (s *Server) routes() *mux.Router {
 		HelloTimeout: s.o.HelloTimeout, WriteTimeout: s.o.GoodbyeTimeout, CloseTimeout: s.o.CloseTimeout, MaxFrame: s.o.MaxFrame,
 	})), "GET")
 	add("publish", s.checked(s.servePublish), "POST", "OPTIONS")
+	for name, make := range s.o.Transports {
+		add(name, carrier(make(s.engine)), "GET", "POST", "OPTIONS")
+	}
 	for name, b := range bundles {
 		add(name, b, "GET", "HEAD")
 	}
-	methods := map[string]string{"sse": "GET, POST", "poll": "GET, POST", "ws": "GET", "publish": "POST"}
 	r.NotFoundHandler = http.HandlerFunc(notFound)
-	r.MethodNotAllowedHandler = methodNotAllowed(methods)
+	r.MethodNotAllowedHandler = http.HandlerFunc(methodNotAllowed)
 	return r
 }
 
@@ -161,16 +164,20 @@ func notFound(w http.ResponseWriter, _ *http.Request) {
 		"here are sse, ws, poll, publish, client.js and client.global.js"))
 }
 
-func methodNotAllowed(methods map[string]string) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		allowed, ok := methods[last(r.URL.Path)]
-		if !ok {
-			allowed = "GET, HEAD" // the client
-		}
-		w.Header().Set("Allow", allowed) // RFC 9110 §15.5.6
-		transport.WriteRefusalStatus(w, http.StatusMethodNotAllowed,
-			transport.Refuse(transport.CodeBadRequest, "%.20s is not for this path", r.Method))
-	})
+// methods are what the paths take.
+var methods = map[string]string{
+	"sse": "GET, POST", "poll": "GET, POST", "ws": "GET", "publish": "POST",
+	"client.js": "GET, HEAD", "client.global.js": "GET, HEAD",
+}
+
+func methodNotAllowed(w http.ResponseWriter, r *http.Request) {
+	allowed, ok := methods[last(r.URL.Path)]
+	if !ok {
+		allowed = "GET, POST" // of Options.Transports
+	}
+	w.Header().Set("Allow", allowed) // RFC 9110 §15.5.6
+	transport.WriteRefusalStatus(w, http.StatusMethodNotAllowed,
+		transport.Refuse(transport.CodeBadRequest, "%.20s is not for this path, which takes %s", r.Method, allowed))
 }
 
 // checked wraps what needs to know who asks: it checks the origin, answers

@@ -127,7 +127,7 @@ func (w *world) seekEarliest(channel string) string {
 }
 
 func TestBadFramesEndTheLine(t *testing.T) {
-	for _, frame := range []string{"", "hello", `{}`, `{"subscribe":1}`, `{"hello":{"version":1}}`, `{"subscribe":[{"channel":"a","after":"x y"}]}`, "{\"unsubscribe\":[\"\xff\"]}"} {
+	for _, frame := range []string{"", "hello", `{}`, `{"subscribe":1}`, `{"hello":{"version":1}}`, "{\"unsubscribe\":[\"\xff\"]}"} {
 		inBubble(t, server.Options{}, func(w *world) {
 			s := w.ws(hello("r", ""))
 			w.next(s)
@@ -157,6 +157,25 @@ func TestBadFramesEndTheLine(t *testing.T) {
 		began := time.Now()
 		if _, err = s.Next(); err == nil || time.Since(began) > 11*time.Second {
 			t.Errorf("no hello: %v after %v", err, time.Since(began))
+		}
+	})
+}
+
+// TestBadPositionEndsItsChannelAlone: a page that stored garbage for one
+// channel still hears the others.
+func TestBadPositionEndsItsChannelAlone(t *testing.T) {
+	inBubble(t, server.Options{}, func(w *world) {
+		h := wireclient.Hello{Version: 1, Line: 1, Channels: []wireclient.Channel{{Channel: "bad", After: "x y"}, {Channel: "good"}}}
+		s := w.ws(h)
+		if it := w.next(s); it.End == nil || it.Channel != "bad" || it.End.Code != "bad_position" || it.End.Message == "" {
+			t.Fatalf("P6.9: %+v", it)
+		}
+		if it := w.next(s); !it.Opening || it.Channel != "good" {
+			t.Fatalf("P6.9: %+v", it)
+		}
+		a, err := wireclient.SessionPoll(w.ctx, w.http, base+"/poll", h)
+		if err != nil || len(a.Items) != 1 || a.Items[0].End == nil || a.Positions["good"] == "" {
+			t.Errorf("P6.9: %+v, %v", a, err)
 		}
 	})
 }

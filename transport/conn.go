@@ -23,8 +23,8 @@ type Conn interface {
 	Send(items []Item, deadline time.Time) (more bool, err error)
 
 	// Close aborts the connection: a Send in progress returns. It is
-	// idempotent, may be called by any goroutine at any time, and never
-	// blocks. The reason is for the adapter's log; the client, if it could be
+	// idempotent, may be called by any goroutine at any time, also after Done
+	// and when the handler has returned, and never blocks. The reason is for the adapter's log; the client, if it could be
 	// told, was told by a frame.
 	Close(Reason)
 }
@@ -92,6 +92,8 @@ type Subscription struct {
 	Channel string
 	After   eventlog.Position
 	Start   eventlog.Start
+	// Bad, if not nil, is why the rest can't be read: the channel is refused.
+	Bad *Refusal
 }
 
 // ErrClosed is returned by a Conn that was closed or is spent.

@@ -144,10 +144,8 @@ func subscriptions(wire []wireSubscription) ([]Subscription, error) {
 		}
 		seen[w.Channel] = true
 		after, start, err := ParseAfter(w.After)
-		if err != nil {
-			return nil, err
-		}
-		subs = append(subs, Subscription{Channel: w.Channel, After: after, Start: start})
+		bad, _ := errors.AsType[*Refusal](err)
+		subs = append(subs, Subscription{Channel: w.Channel, After: after, Start: start, Bad: bad})
 	}
 	return subs, nil
 }
