@@ -48,12 +48,7 @@ conformance: ## the suites, clause by clause, with what is n/a
 	$(GOTEST) -count=1 -v -run 'Conformance|TestLog|TestContract|TestSuite' ./conformance ./eventlog ./sse ./ws ./longpoll | grep -E '^ *--- (FAIL|PASS|SKIP)|n/a|MUST|SHOULD|^(ok|FAIL|PASS)'
 
 fuzz: ## each fuzz target for $(FUZZ)
-	@for pkg in $$($(GO) list ./... | grep -v /e2e); do \
-		for target in $$($(GOTEST) -list '^Fuzz' $$pkg | grep ^Fuzz); do \
-			echo "$$pkg $$target"; \
-			$(GOTEST) -run XXX -fuzz "^$$target$$" -fuzztime $(FUZZ) $$pkg | grep -v '^fuzz: elapsed' || exit 1; \
-		done; \
-	done
+	tools/fuzz.sh $(FUZZ) $$($(GO) list ./... | grep -v /e2e)
 
 bench: ## against a bare write and centrifuge; about 3 minutes
 	cd bench && $(GO) run .
