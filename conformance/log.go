@@ -67,7 +67,8 @@ var logClauses = []logClause{
 	{"L24_PagesAreStable", "MUST: a page is not changed by later appends, trims and reads, nor by what a reader does with its slice.", false, pagesAreStable},
 	{"L25_Types", "MUST: a page holds events of the wanted types only (\"\" is \"message\"), and the others move Next on.", false, typesAreFiltered},
 	{"L26_ScanIsBounded", "SHOULD: a filtered read looks through a bounded number of events.", false, scanIsBounded},
-	{"L27_Seek", "MUST: Seek finds the latest, the earliest, and the last N, and refuses what is none of these with *Invalid.", false, seekFinds},
+	{"L27_Seek", "MUST: Seek finds the latest, the earliest, and the last N, and refuses what Start.Check does with *Invalid.", false, seekFinds},
+	{"L28_SeekSince", "MUST: Seek finds the first event that is not from before a time, or the earliest if it is trimmed, or the latest if there is none.", true, seekFindsSince},
 
 	{"L30_PlaceBeforeFirst", "MUST: the place before a channel's first event has offset 0 and a mark that no other channel and no other log has.", false, placeBeforeFirst},
 	{"L31_Rewritten", "MUST: a position that the history doesn't hold is *Lost, Rewritten, from itself to the head.", false, rewrittenIsSaid},

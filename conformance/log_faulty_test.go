@@ -149,6 +149,29 @@ func onBatch(change func(b *eventlog.Batch)) func(*brokenLog) {
 	}
 }
 
+// onStart breaks a log by changing which start it seeks.
+func onStart(change func(s *eventlog.Start)) func(*brokenLog) {
+	return func(b *brokenLog) {
+		b.onSeek = func(ctx context.Context, ch eventlog.Channel, s eventlog.Start) (eventlog.Position, error) {
+			change(&s)
+			return b.Log.Seek(ctx, ch, s)
+		}
+	}
+}
+
+// onSince breaks a log by changing where a time is.
+func onSince(change func(b *brokenLog, ch eventlog.Channel, at eventlog.Position) eventlog.Position) func(*brokenLog) {
+	return func(b *brokenLog) {
+		b.onSeek = func(ctx context.Context, ch eventlog.Channel, s eventlog.Start) (eventlog.Position, error) {
+			at, err := b.Log.Seek(ctx, ch, s)
+			if err == nil && !s.Since.IsZero() {
+				at = change(b, ch, at)
+			}
+			return at, err
+		}
+	}
+}
+
 // onLost breaks a log by doing something else where a position is lost.
 func onLost(instead func(b *brokenLog, ch eventlog.Channel, limit eventlog.Limit, lost *eventlog.Lost) (eventlog.Page, error)) func(*brokenLog) {
 	return func(b *brokenLog) {
@@ -343,14 +366,50 @@ var pageFaults = []logFault{
 			return b.Log.Seek(ctx, ch, s)
 		}
 	}},
-	{name: "seeks what is no start", catches: "L27", breaks: func(b *brokenLog) {
-		b.onSeek = func(ctx context.Context, ch eventlog.Channel, s eventlog.Start) (eventlog.Position, error) {
-			if s.Last < 0 || s.Earliest {
-				s.Last = 0
-			}
-			return b.Log.Seek(ctx, ch, s)
+	{name: "seeks what is no start", catches: "L27", breaks: onStart(func(s *eventlog.Start) {
+		if s.Last < 0 || s.Earliest {
+			s.Last = 0
 		}
-	}},
+	})},
+	{name: "seeks a time and something else", catches: "L27", breaks: onStart(func(s *eventlog.Start) {
+		if !s.Since.IsZero() {
+			s.Last, s.Earliest = 0, false
+		}
+	})},
+	{name: "takes any time for the latest", catches: "L28 L90", breaks: onStart(func(s *eventlog.Start) { s.Since = time.Time{} })},
+	{name: "takes any time for the earliest", catches: "L28 L90", breaks: onStart(func(s *eventlog.Start) {
+		if !s.Since.IsZero() {
+			s.Since, s.Earliest = time.Time{}, true
+		}
+	})},
+	{name: "seeks what is after a time, not at it", catches: "L28", breaks: onStart(func(s *eventlog.Start) {
+		if !s.Since.IsZero() {
+			s.Since = s.Since.Add(1)
+		}
+	})},
+	{name: "seeks one event too late", catches: "L28 L90", breaks: onSince(func(b *brokenLog, ch eventlog.Channel, at eventlog.Position) eventlog.Position {
+		if page, err := b.Log.Read(context.Background(), ch, at, eventlog.Limit{Bytes: 1}); err == nil {
+			at = page.Next
+		}
+		return at
+	})},
+	{name: "takes a time after all events for the earliest", catches: "L28 L90", breaks: onSince(func(b *brokenLog, ch eventlog.Channel, at eventlog.Position) eventlog.Position {
+		if at == b.head(ch) {
+			at = b.base(ch)
+		}
+		return at
+	})},
+	{name: "goes to the head where a time is trimmed", catches: "L28 L90", breaks: onSince(func(b *brokenLog, ch eventlog.Channel, at eventlog.Position) eventlog.Position {
+		if at == b.base(ch) && at.Offset > 0 {
+			at = b.head(ch)
+		}
+		return at
+	})},
+	{name: "compares times without their zones", catches: "L28", breaks: onStart(func(s *eventlog.Start) {
+		if t := s.Since; !t.IsZero() {
+			s.Since = time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), t.Nanosecond(), time.UTC)
+		}
+	})},
 }
 
 // fixedPlace is a log where the place before each first event is the same.

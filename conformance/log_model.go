@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"sort"
 	"strconv"
 	"time"
 
@@ -139,6 +140,11 @@ func (ch *modelChannel) gone() int {
 	return gone
 }
 
+// since returns how many of the channel's events are from before a time.
+func (ch *modelChannel) since(t time.Time) int {
+	return sort.Search(len(ch.events), func(i int) bool { return !ch.events[i].time.Before(t) })
+}
+
 func (m *model) appendSome(ch *modelChannel) {
 	batch := eventlog.Batch{}
 	for range 1 + m.random.IntN(3) {
@@ -223,7 +229,8 @@ func (m *model) keep(ch *modelChannel, at eventlog.Position) {
 }
 
 func (m *model) seekSome(ch *modelChannel) {
-	start := []eventlog.Start{{}, {Earliest: true}, {Last: 1 + m.random.IntN(modelKeeps)}}[m.random.IntN(3)]
+	since := time.Now().Add(time.Minute - time.Duration(m.random.Int64N(int64(2*modelAge))))
+	start := []eventlog.Start{{}, {Earliest: true}, {Last: 1 + m.random.IntN(modelKeeps)}, {Since: since}}[m.random.IntN(4)]
 	at := m.seek(m.log, ch.channel, start)
 	if at.Offset == 0 && len(ch.events) > 0 && (ch.gone() > 0 || start == eventlog.Start{}) {
 		m.dropped(ch, fmt.Sprintf("%+v is %v", start, at))
@@ -235,6 +242,8 @@ func (m *model) seekSome(ch *modelChannel) {
 		low, high = 0, gone // a log may keep more
 	case start.Last > 0:
 		low, high = head-start.Last, max(gone, head-start.Last)
+	case !start.Since.IsZero(): // a log may keep times to the second
+		low, high = ch.since(since), max(gone, ch.since(since.Add(time.Second)))
 	}
 	if int(at.Offset) < low || int(at.Offset) > high {
 		m.fatalf("%v: %+v is %v, with %d events of which %d may be gone", ch.channel, start, at, head, gone)

@@ -186,9 +186,63 @@ func seekFinds(c *logCheck) {
 	if at := c.head(l, room); at != last {
 		c.errorf("the latest is %v, not %v", at, last)
 	}
-	for _, s := range []eventlog.Start{{Last: -1}, {Earliest: true, Last: 1}} {
+	now := time.Now()
+	for _, s := range []eventlog.Start{
+		{Last: -1},
+		{Earliest: true, Last: 1},
+		{Earliest: true, Last: -1},
+		{Since: now, Earliest: true},
+		{Since: now, Last: 1},
+		{Since: now, Last: -1},
+	} {
 		_, err := l.Seek(c.ctx, room, s)
 		c.invalid(err, "Seek to %+v", s)
+	}
+}
+
+func seekFindsSince(c *logCheck) {
+	l := c.open(LogSetup{Retention: eventlog.Retention{Events: 6, Age: time.Hour}})
+	start, began := c.head(l, room), time.Now()
+	since := func(t time.Time) eventlog.Position { return c.seek(l, room, eventlog.Start{Since: t}) }
+	for _, t := range []time.Time{time.Unix(1, 0), began, began.Add(time.Hour)} {
+		if at := since(t); at != start {
+			c.errorf("in an unborn channel since %v is %v, and the latest %v", t, at, start)
+		}
+	}
+	for _, batch := range [][]string{{"a", "b"}, {"c"}, {"d", "e", "f"}} {
+		c.append(l, room, text(batch...))
+		c.pass(l, time.Minute)
+	}
+	all := c.readAll(l, room, start, eventlog.Limit{})
+	check := func(t time.Time) {
+		var want []string
+		if i := slices.IndexFunc(all, func(e eventlog.Event) bool { return !e.Time.Before(t) }); i >= 0 {
+			want = data(all[i:])
+		}
+		c.expect(l, room, since(t), want...)
+	}
+	for _, e := range all {
+		for _, off := range []time.Duration{-time.Second, 0, time.Second} {
+			check(e.Time.Add(off))
+			check(e.Time.Add(off).In(time.FixedZone("east", 3600)))
+		}
+	}
+	check(time.Unix(-1, 0))
+	check(time.Now())
+	check(time.Now().Add(24 * time.Hour))
+
+	c.append(l, room, text("g", "h", "i")) // "a", "b" and "c" are trimmed
+	earliest := c.seek(l, room, eventlog.Start{Earliest: true})
+	for _, e := range all[:4] {
+		if at := since(e.Time); at != earliest {
+			c.errorf("since %v, and what was there then is trimmed, is %v, and the earliest %v", e.Time, at, earliest)
+		}
+	}
+	c.pass(l, 2*time.Hour) // and then all are
+	for _, t := range []time.Time{began, time.Now()} {
+		if at, head := since(t), c.head(l, room); at != head {
+			c.errorf("in an empty channel since %v is %v, and the latest %v", t, at, head)
+		}
 	}
 }
 

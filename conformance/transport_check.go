@@ -125,6 +125,12 @@ func (c *transportCheck) Attach(_ context.Context, peer transport.Peer, hello tr
 	return a, nil
 }
 
+// Receive implements [transport.Engine]. What comes up by requests is no part of
+// a transport.
+func (c *transportCheck) Receive(context.Context, transport.Peer, transport.Upstream) (*transport.Frame, error) {
+	return nil, transport.Refuse(transport.CodeBadRequest, "the suite takes nothing by request")
+}
+
 // An attachment is the engine's end of one line.
 type attachment struct {
 	check    *transportCheck

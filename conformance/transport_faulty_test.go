@@ -191,6 +191,10 @@ func (e *faultyEngine) Attach(ctx context.Context, peer transport.Peer, hello tr
 	return &faultySession{e.fault, s}, nil
 }
 
+func (e *faultyEngine) Receive(ctx context.Context, peer transport.Peer, up transport.Upstream) (*transport.Frame, error) {
+	return e.next.Receive(ctx, peer, up)
+}
+
 type faultyConn struct {
 	fault
 	next   transport.Conn

@@ -2,6 +2,7 @@ package eventlog
 
 import (
 	"math"
+	"sort"
 	"time"
 )
 
@@ -128,6 +129,13 @@ func (h *history) before(i int) Position {
 		return h.base
 	}
 	return h.live()[i-1].event.At
+}
+
+// since returns the index of the first retained entry that is not from before
+// a time. It may be one past the last.
+func (h *history) since(t time.Time) int {
+	live := h.live()
+	return sort.Search(len(live), func(i int) bool { return !live[i].event.Time.Before(t) })
 }
 
 // locate returns the index of the first retained entry after a position.

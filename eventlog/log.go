@@ -116,12 +116,30 @@ type Producer struct {
 }
 
 // A Start says where to begin without a position. The zero value is the latest:
-// only what comes from now on.
+// only what comes from now on. At most one of its fields is set.
 type Start struct {
 	// Earliest begins with the oldest event that is still there.
 	Earliest bool
 	// Last begins with the last N events, or as many as there are.
 	Last int
+	// Since begins with the first event that is still there and whose Time is
+	// not before this. If there is none, it begins with what comes from now on.
+	Since time.Time
+}
+
+// Check reports with an [*Invalid] whether no log can seek s: Last is negative,
+// or more than one field is set.
+func (s Start) Check() error {
+	set := 0
+	for _, is := range []bool{s.Earliest, s.Last != 0, !s.Since.IsZero()} {
+		if is {
+			set++
+		}
+	}
+	if s.Last < 0 || set > 1 {
+		return &Invalid{Field: "start", Problem: "is not one of: latest, earliest, the last N, since a time"}
+	}
+	return nil
 }
 
 // Limit bounds a page.

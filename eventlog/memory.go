@@ -187,8 +187,8 @@ func (m *Memory) Seek(ctx context.Context, ch Channel, s Start) (Position, error
 	if err := ch.Check(); err != nil {
 		return Position{}, err
 	}
-	if s.Last < 0 || s.Last > 0 && s.Earliest {
-		return Position{}, &Invalid{Field: "start", Problem: "is not one of: latest, earliest, the last N"}
+	if err := s.Check(); err != nil {
+		return Position{}, err
 	}
 	h := m.rlock(ch)
 	defer m.mu.RUnlock()
@@ -199,6 +199,8 @@ func (m *Memory) Seek(ctx context.Context, ch Channel, s Start) (Position, error
 		return m.generation.place(ch), nil
 	case s.Earliest:
 		return h.base, nil
+	case !s.Since.IsZero():
+		return h.before(h.since(s.Since)), nil
 	}
 	return h.before(max(0, h.len()-s.Last)), nil
 }

@@ -197,7 +197,8 @@ type Event struct {
 	// Prev is the mark of the event before it, or of the place before the
 	// first one.
 	Prev uint64
-	// Time is when it was appended; within a channel it never goes back.
+	// Time is when it was appended. Within a channel it never goes back: where
+	// the wall clock was set back, it stands still until that has caught up.
 	Time time.Time
 }
 

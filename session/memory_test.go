@@ -228,6 +228,13 @@ func TestMembersStandInChunks(t *testing.T) {
 			t.Fatalf("%d members of %d", m.total, i+1)
 		}
 	}
+	for _, chunk := range m.chunks {
+		for _, l := range chunk[len(chunk):cap(chunk)] {
+			if l != nil {
+				t.Fatalf("the chunk of %s keeps %s alive", chunk[0].id, l.id)
+			}
+		}
+	}
 	if n := len(m.chunks); n < 4 || n > 12 {
 		t.Errorf("%d members stand in %d chunks", m.total, n)
 	}

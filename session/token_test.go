@@ -97,6 +97,9 @@ func TestTokenExpires(t *testing.T) {
 		}
 	}
 	issued, _ := k.Verify(text, ann, noon)
+	if _, err := k.Verify(text, ann, issued.Expires); !errors.Is(err, ErrTokenExpired) {
+		t.Errorf("at the second it expires: %v", err)
+	}
 	for after, want := range map[time.Duration]bool{-time.Hour: false, 0: false, 29 * time.Minute: false, 31 * time.Minute: true, time.Hour: true} {
 		if got := k.Renew(issued, noon.Add(after)); got != want {
 			t.Errorf("after %v: to be renewed %v", after, got)
@@ -273,6 +276,7 @@ func FuzzToken(f *testing.F) {
 	f.Add(k.Sign(annsPage, noon), "shop", "ann", "q3X", int64(1767355200))
 	f.Add(old.Sign(Token{Session: "x"}, time.Unix(-1, 0)), "", "", "x", int64(-1))
 	f.Add("a2026-01.AAABeAAC.", "$", "\n", "", int64(1<<62))
+	f.Add("AAABeAAC", "shop", "", "x", int64(1)) // a payload
 	f.Add("b2026-01..", "a\xff", strings.Repeat("s", MaxSubject+1), strings.Repeat("i", MaxID+1), int64(0))
 	f.Fuzz(func(t *testing.T, text, namespace, subject, id string, seconds int64) {
 		who := Identity{Namespace: namespace, Subject: subject}
