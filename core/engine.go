@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"runtime/debug"
-	"strings"
 	"sync"
 	"time"
 
@@ -21,42 +19,57 @@ type Engine struct {
 	ctx    context.Context // of reads; ends with Close
 	cancel context.CancelFunc
 
-	// live counts the workers of lines and topics. It rises only under mu and
-	// while not closed.
+	// live counts the workers of lines, topics and rosters, and what enter let
+	// in. It rises only under mu and while not closed.
 	live sync.WaitGroup
 
-	mu     sync.Mutex
-	closed bool                        // guarded by mu
-	topics map[eventlog.Channel]*topic // guarded by mu
-	lines  map[*line]struct{}          // guarded by mu
+	sessions *sessions
+	control  *control
+	calls    calls
+
+	mu      sync.Mutex
+	closed  bool                         // guarded by mu
+	topics  map[eventlog.Channel]*topic  // guarded by mu
+	rosters map[eventlog.Channel]*roster // guarded by mu
+	lines   map[*line]struct{}           // guarded by mu
 }
 
 var _ transport.Engine = (*Engine)(nil)
 
-// New returns a running engine. Close ends it; the log stays the caller's.
+// New returns a running engine. Close ends it; the log and the store stay the
+// caller's.
 func New(o Options) *Engine {
-	if o.Log == nil {
-		panic("core: Options.Log is required")
+	if o.Log == nil || o.Store == nil || o.Keys == nil {
+		panic("core: Options.Log, Store and Keys are required")
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Engine{
-		o:      o.withDefaults(),
-		ctx:    ctx,
-		cancel: cancel,
-		topics: make(map[eventlog.Channel]*topic),
-		lines:  make(map[*line]struct{}),
+	e := &Engine{
+		o:       o.withDefaults(),
+		ctx:     ctx,
+		cancel:  cancel,
+		topics:  make(map[eventlog.Channel]*topic),
+		rosters: make(map[eventlog.Channel]*roster),
+		lines:   make(map[*line]struct{}),
 	}
+	e.live.Add(2) // sessions and control
+	e.sessions = newSessions(e)
+	e.control = startControl(e)
+	return e
 }
 
 // Attach implements [transport.Engine].
 func (e *Engine) Attach(ctx context.Context, peer transport.Peer, hello transport.Hello, conn transport.Conn) (transport.Session, error) {
-	l := newLine(e, peer, hello, conn)
-	if err := e.register(l); err != nil {
-		return nil, err
-	}
 	ctx, cancel := context.WithTimeout(ctx, e.o.AttachTimeout)
 	defer cancel()
 	defer context.AfterFunc(e.ctx, cancel)()
+	id, token := "", ""
+	if hello.Version > 0 && !hello.Probe {
+		id, token = e.sessionOf(ctx, hello.Token, peer)
+	}
+	l := newLine(e, peer, hello, conn, id, token)
+	if err := e.register(l); err != nil {
+		return nil, err
+	}
 	if err := l.open(ctx, hello); err != nil {
 		l.abandon()
 		return nil, err
@@ -79,7 +92,33 @@ func (e *Engine) Close() {
 	for _, l := range lines {
 		l.sayGoodbye(e.shutdown().Reason)
 	}
+	e.control.close()
+	e.sessions.close()
 	e.live.Wait()
+}
+
+// enter reports whether there is still time to begin something. If so, the
+// caller calls live.Done when it is over.
+func (e *Engine) enter() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.closed {
+		e.live.Add(1)
+	}
+	return !e.closed
+}
+
+// spawn runs something on a goroutine that Close waits for, and reports whether
+// it did.
+func (e *Engine) spawn(what func()) bool {
+	if !e.enter() {
+		return false
+	}
+	go func() {
+		defer e.live.Done()
+		what()
+	}()
+	return true
 }
 
 func (e *Engine) shutdown() *transport.Refusal {
@@ -138,19 +177,19 @@ func (e *Engine) leave(s *subscription) {
 	}
 }
 
-// begin makes a subscription of what a client asked for, and the frame that
-// opens it: an opening, or a gap if the position presented is lost. The error
-// is a *transport.Refusal.
+// begin makes a subscription of what a client asked for and may have, and the
+// frame that opens it: an opening, or a gap if the position presented is lost.
+// The error is a *transport.Refusal.
 func (e *Engine) begin(ctx context.Context, l *line, ask transport.Subscription) (*subscription, *transport.Frame, error) {
 	ch := eventlog.Channel{Namespace: l.peer.Namespace, Name: ask.Channel}
-	if err := e.allow(ctx, l.peer, ask, ch); err != nil {
-		return nil, nil, err
-	}
 	s := &subscription{line: l, name: ask.Channel}
 	if err := e.join(s, ch); err != nil {
 		return nil, nil, err
 	}
 	first, err := e.place(ctx, s, ask)
+	if err == nil {
+		first, err = e.withhold(ctx, s, ask, first)
+	}
 	if err != nil {
 		e.leave(s)
 		return nil, nil, e.refusal(err)
@@ -190,49 +229,52 @@ func (e *Engine) seek(ctx context.Context, s *subscription, start eventlog.Start
 	return e.o.Log.Seek(ctx, s.topic.channel, start)
 }
 
+// withhold moves a cursor that is before the time from which the client may
+// read. Who presented a position is told by a gap, who named a start begins
+// later.
+func (e *Engine) withhold(ctx context.Context, s *subscription, ask transport.Subscription, first *transport.Frame) (*transport.Frame, error) {
+	var since time.Time
+	err := e.guard("From", func() (err error) {
+		since, err = e.o.From(ctx, s.line.peer, s.topic.channel)
+		return err
+	})
+	if err != nil || since.IsZero() {
+		return first, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, e.o.ReadTimeout)
+	defer cancel()
+	from, err := e.o.Log.Seek(ctx, s.topic.channel, eventlog.Start{Since: since})
+	if err != nil || s.cursor.Offset >= from.Offset {
+		return first, err
+	}
+	s.cursor = from
+	if ask.After.IsZero() {
+		return &transport.Frame{Kind: transport.FrameOpening, Channel: s.name, At: from}, nil
+	}
+	return s.gap(&eventlog.Lost{From: ask.After, To: from, Reason: eventlog.Withheld}), nil
+}
+
 // allow reports with a *transport.Refusal whether a client may have what it
 // asked for.
-func (e *Engine) allow(ctx context.Context, who transport.Peer, ask transport.Subscription, ch eventlog.Channel) error {
+func (e *Engine) allow(ctx context.Context, l *line, ask transport.Subscription) error {
+	ch := eventlog.Channel{Namespace: l.peer.Namespace, Name: ask.Channel}
 	if err := ch.Check(); err != nil {
 		return transport.Refuse(transport.CodeBadChannel, "%v", err)
 	}
 	if ask.Bad != nil {
 		return ask.Bad
 	}
-	if err := e.Authorize(ctx, who, Subscribe, ch); err != nil {
-		return err
+	if !l.granted[ask.Channel] {
+		if err := e.Authorize(ctx, l.peer, Subscribe, ch); err != nil {
+			return err
+		}
 	}
 	if ask.After.IsZero() && ask.Start != (eventlog.Start{}) {
-		return e.Authorize(ctx, who, History, ch)
-	}
-	return nil
-}
-
-// Authorize asks Options.Authorize. The error is a *transport.Refusal.
-func (e *Engine) Authorize(ctx context.Context, who transport.Peer, what Action, ch eventlog.Channel) (err error) {
-	defer func() {
-		if r := recover(); r != nil { // a fault of the program's harms the one who met it
-			e.o.Logger.Error("Authorize panicked", "action", string(what), "panic", r, "stack", string(debug.Stack()))
-			err = e.refusal(errPanicked)
+		if err := e.Authorize(ctx, l.peer, History, ch); err != nil {
+			return err
 		}
-	}()
-	err = e.o.Authorize(ctx, who, what, ch)
-	refusal, ok := errors.AsType[*transport.Refusal](err)
-	switch {
-	case err == nil, ok && fitCode(refusal.Code):
-		return err
-	case ctx.Err() != nil:
-		return e.refusal(err)
 	}
-	return transport.Refuse(transport.CodeForbidden, "not allowed to %s: %.100s", what, ch.Name)
-}
-
-var errPanicked = errors.New("core: Authorize panicked")
-
-// fitCode reports whether a program's own code can cross every wire: it has
-// few characters, as a WebSocket's close frame holds no more.
-func fitCode(code string) bool {
-	return len(code) <= 50 && strings.Trim(code, "abcdefghijklmnopqrstuvwxyz0123456789_") == "" && code != ""
+	return e.subscribing(ctx, l.client, ch)
 }
 
 // refusal turns the error of a log into one for the client.

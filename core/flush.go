@@ -28,6 +28,13 @@ func (l *line) gather() (items []transport.Item, last *transport.Reason) {
 	if l.timerFired.Swap(false) {
 		items = l.heartbeat(items)
 	}
+	for _, w := range l.watches {
+		if w.dirty.Load() {
+			if f := w.next(); f != nil {
+				items = append(items, transport.Item{Frame: f})
+			}
+		}
+	}
 	items = l.read(items)
 	return items, nil
 }
@@ -58,7 +65,13 @@ func (l *line) obey(c command, items []transport.Item) []transport.Item {
 			return s.name == c.leave
 		})
 	}
-	return append(items, transport.Item{Frame: c.frame})
+	if c.watches != nil {
+		l.watches = *c.watches
+	}
+	if c.frame != nil {
+		items = append(items, transport.Item{Frame: c.frame})
+	}
+	return items
 }
 
 // read appends what the subscriptions have, up to a page, each of them first in

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/throughline/throughline/session"
 	"github.com/throughline/throughline/transport"
 )
 
@@ -27,6 +30,8 @@ type line struct {
 	version int
 	number  uint64
 	probe   bool
+	client  Client
+	token   string // for the client to use from now on, if it is another
 	conn    transport.Conn
 	began   time.Time
 
@@ -35,11 +40,17 @@ type line struct {
 	// intake works on what the client sends, in order.
 	intake worker
 
-	// names are the channels the client has; owned by open, then by intake.
-	names map[string]bool
+	// publishing: a batch of the client's is in work.
+	publishing atomic.Bool
+
+	// Owned by open, then by intake.
+	granted map[string]bool   // the channels OnConnect named
+	names   map[string]bool   // the channels the client has; false: paused
+	watched map[string]*watch // the channels whose presence it watches
 
 	// Owned by the worker.
 	subs      []*subscription
+	watches   []*watch
 	first     int // the subscription to look at first, so that all get their turn
 	items     []transport.Item
 	timer     *time.Timer // of heartbeats; set after the first Send
@@ -52,19 +63,22 @@ type line struct {
 	mu       sync.Mutex
 	attached bool              // guarded by mu: the worker may send
 	inbox    []command         // guarded by mu
-	waiting  []transport.Frame // guarded by mu: for intake
+	waiting  []func()          // guarded by mu: for intake
 	goodbye  *transport.Reason // guarded by mu: to say as the last
 	ended    transport.Reason  // guarded by mu: why it is over
 }
 
 // A command is what others ask of a line's worker, in order.
 type command struct {
-	join  *subscription
-	leave string
-	frame *transport.Frame
+	join    *subscription
+	leave   string
+	watches *[]*watch // those to watch from now on
+	frame   *transport.Frame
 }
 
-func newLine(e *Engine, peer transport.Peer, hello transport.Hello, conn transport.Conn) *line {
+// newLine returns a line that nobody sees yet: its session, if it is of one, is
+// found out before, so that orders find it.
+func newLine(e *Engine, peer transport.Peer, hello transport.Hello, conn transport.Conn, id, token string) *line {
 	l := &line{
 		engine:  e,
 		peer:    peer,
@@ -74,9 +88,11 @@ func newLine(e *Engine, peer transport.Peer, hello transport.Hello, conn transpo
 		conn:    conn,
 		began:   time.Now(),
 		names:   make(map[string]bool, len(hello.Channels)),
+		client:  clientOf(peer, id),
+		token:   token,
 	}
 	l.ctx, l.cancel = context.WithCancel(e.ctx)
-	l.intake.start(l.takeFrames, func() {})
+	l.intake.start(l.takeOrders, func() {})
 	l.worker.start(l.flush, l.finish)
 	return l
 }
@@ -84,11 +100,19 @@ func newLine(e *Engine, peer transport.Peer, hello transport.Hello, conn transpo
 // open makes the subscriptions of the hello and hands them to the worker. The
 // error is a *transport.Refusal; nothing was sent then.
 func (l *line) open(ctx context.Context, hello transport.Hello) error {
-	if len(hello.Channels) == 0 && hello.Version == 0 {
-		return transport.Refuse(transport.CodeBadRequest, "no channel was named")
+	if err := l.check(hello); err != nil {
+		return err
 	}
-	if most := l.engine.o.MaxChannels; len(hello.Channels) > most {
-		return transport.Refuse(transport.CodeTooManyChannels, "%d channels are more than %d (Options.MaxChannels)", len(hello.Channels), most)
+	answer := &transport.Open{Line: l.number, Heartbeat: l.engine.o.Heartbeat}
+	asks := hello.Channels
+	var welcome Welcome
+	fresh := false // OnConnect was asked
+	if l.inSession() {
+		var err error
+		if welcome, fresh, err = l.connect(ctx, answer); err != nil {
+			return err
+		}
+		asks = l.grant(asks, welcome.Channels)
 	}
 	var opening []command
 	begun := false
@@ -98,29 +122,105 @@ func (l *line) open(ctx context.Context, hello transport.Hello) error {
 		}
 	}()
 	if l.version > 0 {
-		opening = append(opening, command{frame: &transport.Frame{
-			Kind: transport.FrameOpen, Line: l.number, Heartbeat: l.engine.o.Heartbeat,
-		}})
+		opening = append(opening, command{frame: &transport.Frame{Kind: transport.FrameOpen, Open: answer}})
 	}
-	for _, ask := range hello.Channels {
-		if l.names[ask.Channel] {
-			return transport.Refuse(transport.CodeBadRequest, "channel %.40q is named twice", ask.Channel)
-		}
+	for _, ask := range asks {
 		c, err := l.subscribe(ctx, ask)
 		if refusesAll(err, l.version) {
 			return err
 		}
 		opening = append(opening, c)
 	}
+	if len(hello.Presence) > 0 {
+		opening = append(opening, l.watch(ctx, hello.Presence)...)
+	}
+	if err := l.takeOver(welcome, fresh); err != nil {
+		return err
+	}
 	begun = true
 	l.engine.o.Observer.Opened(l.peer.Transport)
 	l.mu.Lock()
 	l.attached = true
-	l.inbox = opening
+	l.inbox = append(opening, l.inbox...)
 	l.mu.Unlock()
 	l.ask()
 	return nil
 }
+
+// check refuses a hello that asks for what no line can have.
+func (l *line) check(hello transport.Hello) error {
+	if len(hello.Channels) == 0 && hello.Version == 0 {
+		return transport.Refuse(transport.CodeBadRequest, "no channel was named")
+	}
+	if most, asked := l.engine.o.MaxChannels, max(len(hello.Channels), len(hello.Presence)); asked > most {
+		return transport.Refuse(transport.CodeTooManyChannels, "%d channels are more than %d (Options.MaxChannels)", asked, most)
+	}
+	named := make(map[string]bool, len(hello.Channels))
+	for _, ask := range hello.Channels {
+		if named[ask.Channel] {
+			return transport.Refuse(transport.CodeBadRequest, "channel %.40q is named twice", ask.Channel)
+		}
+		named[ask.Channel] = true
+	}
+	return nil
+}
+
+// inSession reports whether the line is one of a session: neither plain use nor
+// a probe.
+func (l *line) inSession() bool { return l.version > 0 && !l.probe }
+
+// connect asks the program to welcome the client, if it has not done so lately.
+// The error is a *transport.Refusal.
+func (l *line) connect(ctx context.Context, answer *transport.Open) (w Welcome, fresh bool, err error) {
+	e := l.engine
+	answer.Remembered, answer.Limit, answer.Token = e.o.Log.Info().ProducersRemembered, e.o.FrameLimit, l.token
+	if err := e.sessions.admit(l.client.Session, l.number); err != nil {
+		return w, false, err
+	}
+	if w, ok := e.sessions.welcomeOf(l); ok {
+		return w, false, nil
+	}
+	w, err = e.connect(ctx, l.client)
+	return w, true, err
+}
+
+// grant adds the channels that the program named to those the client asked for.
+func (l *line) grant(asks []transport.Subscription, names []string) []transport.Subscription {
+	l.granted = make(map[string]bool, len(names))
+	asked := make(map[string]bool, len(asks))
+	for _, ask := range asks {
+		asked[ask.Channel] = true
+	}
+	asks = slices.Clip(asks)
+	for _, name := range names {
+		if !l.granted[name] && !asked[name] {
+			asks = append(asks, transport.Subscription{Channel: name})
+		}
+		l.granted[name] = true
+	}
+	return asks
+}
+
+// takeOver makes the line the one of its session, and ends the one before.
+func (l *line) takeOver(w Welcome, fresh bool) error {
+	if !l.inSession() {
+		return nil
+	}
+	old, err := l.engine.sessions.take(l, w, fresh)
+	if old != nil {
+		old.sayGoodbye(superseded(l.number).Reason)
+	}
+	return err
+}
+
+// lease names the line as the holder of its session's lease.
+func (l *line) lease() session.Held {
+	return session.Held{Namespace: l.peer.Namespace, ID: l.client.Session, Line: l.number}
+}
+
+// held are the channels that the client has, in order. It is called where names
+// is owned.
+func (l *line) held() []string { return slices.Sorted(maps.Keys(l.names)) }
 
 // refusesAll reports whether the refusal of one channel refuses the hello: in
 // plain use, and if it is this server that is not able.
@@ -132,14 +232,32 @@ func refusesAll(err error, version int) bool {
 // subscribe makes the command that begins a channel, or the one that tells of
 // its refusal, beside the error.
 func (l *line) subscribe(ctx context.Context, ask transport.Subscription) (command, error) {
-	s, first, err := l.engine.begin(ctx, l, ask)
+	err := l.engine.allow(ctx, l, ask)
+	if err == nil && ask.Paused {
+		l.names[ask.Channel] = false
+		return command{frame: endFrame(ask.Channel, pausedAsAsked)}, nil
+	}
+	var s *subscription
+	var first *transport.Frame
+	if err == nil {
+		s, first, err = l.engine.begin(ctx, l, ask)
+	}
 	if err != nil {
 		var r *transport.Refusal
 		errors.As(err, &r)
-		return command{frame: &transport.Frame{Kind: transport.FrameEnd, Channel: ask.Channel, Reason: r.Reason}}, err
+		return command{frame: endFrame(ask.Channel, r.Reason)}, err
 	}
 	l.names[ask.Channel] = true
 	return command{join: s, frame: first}, nil
+}
+
+var (
+	pausedAsAsked = transport.Reason{Code: transport.CodePaused, Class: transport.Now}
+	leftAsAsked   = transport.Reason{Code: transport.CodeUnsubscribed, Class: transport.Now}
+)
+
+func endFrame(channel string, why transport.Reason) *transport.Frame {
+	return &transport.Frame{Kind: transport.FrameEnd, Channel: channel, Reason: why}
 }
 
 // drop undoes the joins of commands that no worker will see.
@@ -159,11 +277,13 @@ func (l *line) Done() <-chan struct{} { return l.done }
 
 // Detach implements [transport.Session].
 func (l *line) Detach(why error) {
-	message := ""
-	if why != nil {
-		message = why.Error()
+	reason := transport.Reason{Code: transport.CodeLeft}
+	if errors.Is(why, transport.ErrSpent) {
+		reason.Code = transport.CodeSpent
+	} else if why != nil {
+		reason.Message = why.Error()
 	}
-	l.stop(transport.Reason{Code: transport.CodeLeft, Message: message})
+	l.stop(reason)
 }
 
 // stop ends the line without a goodbye. The first reason given stays, unless
@@ -211,6 +331,12 @@ func (l *line) finish() {
 	for _, s := range l.subs {
 		l.engine.leave(s)
 	}
+	for _, w := range l.watched {
+		l.engine.unwatch(w)
+	}
+	if l.inSession() {
+		l.engine.sessions.leave(l, why.Code == transport.CodeSpent)
+	}
 	if attached {
 		l.engine.o.Observer.Ended(l.peer.Transport, why)
 		l.log(why)
@@ -222,6 +348,7 @@ func (l *line) log(why transport.Reason) {
 	l.engine.o.Logger.LogAttrs(context.Background(), slog.LevelDebug, "connection ended",
 		slog.String("transport", l.peer.Transport),
 		slog.String("subject", l.peer.Subject),
+		slog.String("session", l.client.Session),
 		slog.String("addr", l.peer.Addr),
 		slog.String("reason", why.Code),
 		slog.String("detail", why.Message),
@@ -311,7 +438,7 @@ func (l *line) sent() {
 	}
 	o := &l.engine.o
 	for _, s := range l.subs {
-		if s.lag.tooLong(s.behind(), uint64(o.MaxLag), now, o.LagWindow) {
+		if p := &s.topic.policy; s.lag.tooLong(s.behind(), uint64(p.MaxLag), now, p.LagWindow) {
 			o.Observer.Evicted(l.peer.Transport)
 			l.sayGoodbye(l.engine.slow("it fell behind and did not catch up"))
 			return

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/throughline/throughline/eventlog"
+	"github.com/throughline/throughline/session"
 	"github.com/throughline/throughline/transport"
 )
 
@@ -19,18 +20,36 @@ const (
 	History Action = "history"
 	// Publish: to append.
 	Publish Action = "publish"
+	// Call: to be answered by Options.OnCall. The channel's name is that of
+	// the call.
+	Call Action = "call"
+	// Presence: to see who is in a channel.
+	Presence Action = "presence"
 )
 
-// Options of an engine. Only Log is required. All durations may be shortened
+// Options of an engine. Log, Store and Keys are required. All durations may be shortened
 // for tests; a value below zero is an error of the program and is not checked.
 type Options struct {
 	// Log holds the events.
 	Log eventlog.Log
+	// Store holds what nodes share about clients.
+	Store session.Store
+	// Keys sign and verify tokens. While it fails, hellos are answered without
+	// a token. It may block within ctx.
+	Keys func(ctx context.Context) (*session.Keys, error)
 	// Authorize says whether a client may do something; nil allows all. An
 	// error refuses: a *transport.Refusal as it is, any other one as
 	// forbidden, a panic as unavailable. It may block within ctx and is called
 	// without a lock held.
 	Authorize func(ctx context.Context, who transport.Peer, what Action, ch eventlog.Channel) error
+	// From says from when on a client may read a channel; nil, or the zero time:
+	// all of it. What it asked for from before is told as a gap. Errors and
+	// panics are as Authorize's.
+	From func(ctx context.Context, who transport.Peer, ch eventlog.Channel) (time.Time, error)
+	// Policy says what holds for a channel; nil: MaxLag, LagWindow and
+	// MaxPresent for all. Zero fields mean the same.
+	Policy func(ch eventlog.Channel) Policy
+	Hooks
 	// Heartbeat is how long a line may be silent. Default 25 s: proxies cut
 	// what is silent for 60 s, some for 30.
 	Heartbeat time.Duration
@@ -65,6 +84,32 @@ type Options struct {
 	LagWindow time.Duration
 	// EvictionDelay is when an evicted client may come back. Default 5 s.
 	EvictionDelay time.Duration
+	// PublishTimeout is how long one frame of a batch may take: Authorize, the
+	// hook and the log. Default 10 s.
+	PublishTimeout time.Duration
+	// CallTimeout is how long a call may take before it is answered unknown.
+	// Default 30 s.
+	CallTimeout time.Duration
+	// MaxCalls is how many calls of one client are in work at a time. Default 16.
+	MaxCalls int
+	// DisconnectTimeout is how long OnDisconnect may take. Default 10 s.
+	DisconnectTimeout time.Duration
+	// StoreTimeout bounds one question to the Store. Default 5 s.
+	StoreTimeout time.Duration
+	// PresenceGrace is how long a session stays present after its last line
+	// ended. Default 15 s; it should be longer than a client is between two
+	// lines.
+	PresenceGrace time.Duration
+	// PresenceInterval is how often leases are renewed, and how often the
+	// Store is asked who is in a channel that somebody watches. Default 5 s;
+	// at most a third of PresenceGrace.
+	PresenceInterval time.Duration
+	// MaxPresent is above how many members a channel's presence is only a
+	// number. Default 200.
+	MaxPresent int
+	// FrameLimit is what clients are told of the most bytes of a frame. 0: they
+	// are told nothing.
+	FrameLimit int64
 	// Observer is told what happens. Default: nobody.
 	Observer Observer
 	// Logger gets a line for each ended connection, and faults. Default:
@@ -86,6 +131,15 @@ func (o Options) withDefaults() Options {
 	def(&o.MaxLag, 1000)
 	def(&o.LagWindow, 10*time.Second)
 	def(&o.EvictionDelay, 5*time.Second)
+	def(&o.PublishTimeout, 10*time.Second)
+	def(&o.CallTimeout, 30*time.Second)
+	def(&o.MaxCalls, 16)
+	def(&o.DisconnectTimeout, 10*time.Second)
+	def(&o.StoreTimeout, 5*time.Second)
+	def(&o.PresenceGrace, 15*time.Second)
+	def(&o.PresenceInterval, 5*time.Second)
+	def(&o.MaxPresent, 200)
+	o.PresenceInterval = min(o.PresenceInterval, o.PresenceGrace/3)
 	if o.Observer == nil {
 		o.Observer = nobody{}
 	}
@@ -95,7 +149,28 @@ func (o Options) withDefaults() Options {
 	if o.Authorize == nil {
 		o.Authorize = func(context.Context, transport.Peer, Action, eventlog.Channel) error { return nil }
 	}
+	if o.From == nil {
+		o.From = func(context.Context, transport.Peer, eventlog.Channel) (time.Time, error) { return time.Time{}, nil }
+	}
+	policy := o.Policy
+	o.Policy = func(ch eventlog.Channel) Policy {
+		var p Policy
+		if policy != nil {
+			p = policy(ch)
+		}
+		def(&p.MaxLag, o.MaxLag)
+		def(&p.LagWindow, o.LagWindow)
+		def(&p.MaxPresent, o.MaxPresent)
+		return p
+	}
 	return o
+}
+
+// A Policy is what holds for a channel. Each field is the option of that name.
+type Policy struct {
+	MaxLag     int
+	LagWindow  time.Duration
+	MaxPresent int
 }
 
 func def[T comparable](field *T, value T) {
@@ -119,6 +194,12 @@ type Observer interface {
 	Gap(why eventlog.Reason)
 	// Evicted: a line was ended because its client was slow.
 	Evicted(carrier string)
+	// Published: a client's publish was tried, with the log's error.
+	Published(err error, duplicate bool)
+	// Called: a call was answered, with the code of its refusal or "".
+	Called(code string)
+	// Sessions: so many more are known here.
+	Sessions(more int)
 }
 
 type nobody struct{}
@@ -129,3 +210,6 @@ func (nobody) Delivered(string, int)          {}
 func (nobody) Resumed(bool)                   {}
 func (nobody) Gap(eventlog.Reason)            {}
 func (nobody) Evicted(string)                 {}
+func (nobody) Published(error, bool)          {}
+func (nobody) Called(string)                  {}
+func (nobody) Sessions(int)                   {}

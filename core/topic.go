@@ -24,6 +24,7 @@ type topic struct {
 	// Static after newTopic.
 	engine    *Engine
 	channel   eventlog.Channel
+	policy    Policy
 	stopWatch func()
 
 	head    atomic.Uint64 // the head's offset, as the last read showed it
@@ -40,7 +41,7 @@ type topic struct {
 }
 
 func newTopic(e *Engine, ch eventlog.Channel) *topic {
-	t := &topic{engine: e, channel: ch}
+	t := &topic{engine: e, channel: ch, policy: e.o.Policy(ch)}
 	t.start(t.fanOut, e.live.Done)
 	t.stopWatch = e.o.Log.Watch(ch, t.ask)
 	return t

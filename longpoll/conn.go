@@ -35,6 +35,7 @@ type conn struct {
 	open, goodbye      *transport.Frame
 	positions          []position
 	events, gaps, ends []byte
+	presence           []byte
 
 	mu     sync.Mutex
 	closed bool // guarded by mu
@@ -90,6 +91,8 @@ func (c *conn) addFrame(f *transport.Frame) {
 	case transport.FrameEnd:
 		c.ends = append(c.ends, f.As(codec{})...)
 		c.positions = slices.DeleteFunc(c.positions, func(p position) bool { return p.channel == f.Channel })
+	case transport.FramePresence:
+		c.presence = append(c.presence, f.As(codec{})...)
 	case transport.FrameClose:
 		c.goodbye = f
 	}
@@ -128,6 +131,10 @@ func (c *conn) answer() []byte {
 	if len(c.ends) > 0 {
 		b = append(b, ',')
 		b = appendList(b, `"ends":[`, c.ends)
+	}
+	if len(c.presence) > 0 {
+		b = append(b, ',')
+		b = appendList(b, `"presence":[`, c.presence)
 	}
 	if c.goodbye != nil && c.session {
 		b = append(b, ',')

@@ -2,7 +2,6 @@ package longpoll
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"strconv"
 	"time"
@@ -106,11 +105,11 @@ func parseWait(text string) (time.Duration, error) {
 // channels, so that what there is now is not the answer (PROTOCOL P5.4).
 func waits(hello transport.Hello) bool {
 	for _, s := range hello.Channels {
-		if s.After.IsZero() && s.Bad == nil {
+		if s.After.IsZero() && s.Bad == nil && !s.Paused {
 			return false
 		}
 	}
-	return !hello.Probe && len(hello.Channels) > 0
+	return !hello.Probe && len(hello.Channels)+len(hello.Presence) > 0
 }
 
 // poll returns the answer. If the request's context ends first, it holds what
@@ -131,12 +130,10 @@ func (h *Handler) poll(ctx context.Context, peer transport.Peer, hello transport
 	case <-c.spent:
 	case <-session.Done():
 	case <-expired:
-		session.Detach(errWaited)
+		session.Detach(transport.ErrSpent)
 	case <-ctx.Done():
 		session.Detach(ctx.Err())
 	}
 	<-session.Done()
 	return c.answer(), nil
 }
-
-var errWaited = errors.New("longpoll: the wait is over")

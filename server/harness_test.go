@@ -14,6 +14,7 @@ import (
 	"github.com/throughline/throughline/internal/memnet"
 	"github.com/throughline/throughline/internal/wireclient"
 	"github.com/throughline/throughline/server"
+	"github.com/throughline/throughline/session"
 )
 
 // A world is a server in a bubble of fake time, behind a network in memory.
@@ -24,6 +25,8 @@ type world struct {
 	log  eventlog.Log
 	net  *memnet.Network
 	http *http.Client
+
+	store session.Store
 }
 
 const base = "http://127.0.0.1:1/realtime"
@@ -40,6 +43,10 @@ func inBubbleWith(t *testing.T, makeLog func() eventlog.Log, o server.Options, b
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 365*24*time.Hour)
 		o.Log = makeLog()
+		store := session.NewMemory(session.MemoryOptions{})
+		if o.Store == nil {
+			o.Store = store
+		}
 		if o.Logger == nil {
 			o.Logger = slog.New(slog.DiscardHandler)
 		}
@@ -55,14 +62,47 @@ func inBubbleWith(t *testing.T, makeLog func() eventlog.Log, o server.Options, b
 		defer func() {
 			_ = srv.Close()
 			_ = o.Log.Close()
+			_ = store.Close()
 			_ = hs.Close()
 			<-served
 			cancel()
 			transport.CloseIdleConnections()
 			time.Sleep(time.Second) // net/http lingers over a connection whose body was too large
 		}()
-		body(&world{T: t, ctx: ctx, srv: srv, log: o.Log, net: network, http: &http.Client{Transport: transport}})
+		body(&world{T: t, ctx: ctx, srv: srv, log: o.Log, net: network, http: &http.Client{Transport: transport}, store: store})
 	})
+}
+
+// restart returns a client of another server over the same log, which stands for
+// one that was started anew, or for another node. Its store is its own unless
+// the options name one.
+func (w *world) restart(o server.Options) *http.Client {
+	w.Helper()
+	_, hc := w.node(o)
+	return hc
+}
+
+// node is restart, with the server.
+func (w *world) node(o server.Options) (*server.Server, *http.Client) {
+	w.Helper()
+	o.Log = w.log
+	o.Logger = slog.New(slog.DiscardHandler)
+	srv, err := server.New(o)
+	if err != nil {
+		w.Fatal(err)
+	}
+	network := memnet.New()
+	hs := &http.Server{Handler: srv, ReadHeaderTimeout: time.Second, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
+	served := make(chan struct{})
+	go func() { _ = hs.Serve(network); close(served) }()
+	transport := &http.Transport{DialContext: network.Dial, DisableCompression: true}
+	w.Cleanup(func() {
+		_ = srv.Close()
+		_ = hs.Close()
+		<-served
+		transport.CloseIdleConnections()
+	})
+	return srv, &http.Client{Transport: transport}
 }
 
 // allow allows everything.

@@ -22,6 +22,8 @@ type metrics struct {
 	resumes     *prometheus.CounterVec
 	gaps        *prometheus.CounterVec
 	evictions   *prometheus.CounterVec
+	calls       *prometheus.CounterVec
+	sessions    prometheus.Gauge
 }
 
 func newMetrics() *metrics {
@@ -38,7 +40,11 @@ func newMetrics() *metrics {
 		resumes:    counter("resumes_total", "Positions presented, by outcome: found, lost.", "outcome"),
 		gaps:       counter("gaps_total", "Gaps told to clients, by reason.", "reason"),
 		evictions:  counter("evictions_total", "Clients evicted as slow, by transport.", "transport"),
-		delivered:  map[string]prometheus.Counter{},
+		calls:      counter("calls_total", "Calls answered, by result: ok, or the code of the refusal where it is one of ours, else refused.", "result"),
+		sessions: prometheus.NewGauge(prometheus.GaugeOpts{
+			Namespace: "throughline", Name: "sessions", Help: "Sessions that have a connection here, or had one lately.",
+		}),
+		delivered: map[string]prometheus.Counter{},
 	}
 	for _, carrier := range []string{sse.Name, ws.Name, longpoll.Name} {
 		m.delivered[carrier] = m.deliveries.WithLabelValues(carrier)
@@ -47,7 +53,7 @@ func newMetrics() *metrics {
 }
 
 func (m *metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.connections, m.ended, m.publishes, m.deliveries, m.resumes, m.gaps, m.evictions}
+	return []prometheus.Collector{m.connections, m.ended, m.publishes, m.deliveries, m.resumes, m.gaps, m.evictions, m.calls, m.sessions}
 }
 
 // Describe implements [prometheus.Collector].
@@ -64,7 +70,7 @@ func (s *Server) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// Opened implements core.Observer, as do the next five.
+// Opened implements core.Observer, as does the rest.
 func (m *metrics) Opened(carrier string) { m.connections.WithLabelValues(carrier).Inc() }
 
 func (m *metrics) Ended(carrier string, why transport.Reason) {
@@ -92,7 +98,9 @@ func (m *metrics) Gap(why eventlog.Reason) { m.gaps.WithLabelValues(string(why))
 
 func (m *metrics) Evicted(carrier string) { m.evictions.WithLabelValues(carrier).Inc() }
 
-func (m *metrics) published(err error, duplicate bool) {
+// Published implements core.Observer; what the program itself publishes counts,
+// too.
+func (m *metrics) Published(err error, duplicate bool) {
 	result := "appended"
 	switch {
 	case errors.Is(err, eventlog.ErrUnavailable):
@@ -104,3 +112,19 @@ func (m *metrics) published(err error, duplicate bool) {
 	}
 	m.publishes.WithLabelValues(result).Inc()
 }
+
+// Called implements core.Observer. Codes of the program's own would make labels
+// without bound.
+func (m *metrics) Called(code string) {
+	switch code {
+	case "":
+		code = "ok"
+	case transport.CodeFailed, transport.CodeUnknown, transport.CodeForbidden, transport.CodeBusy, transport.CodeNotFound, transport.CodeUnavailable:
+	default:
+		code = "refused"
+	}
+	m.calls.WithLabelValues(code).Inc()
+}
+
+// Sessions implements core.Observer.
+func (m *metrics) Sessions(more int) { m.sessions.Add(float64(more)) }

@@ -50,6 +50,9 @@ throughline_publishes_total{result="appended"} 5
 # HELP throughline_resumes_total Positions presented, by outcome: found, lost.
 # TYPE throughline_resumes_total counter
 throughline_resumes_total{outcome="lost"} 1
+# HELP throughline_sessions Sessions that have a connection here, or had one lately.
+# TYPE throughline_sessions gauge
+throughline_sessions 0
 `
 		if err := testutil.GatherAndCompare(registry, strings.NewReader(want)); err != nil {
 			t.Error(err)

@@ -1,14 +1,11 @@
 package server
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
 	"mime"
 	"net/http"
 	"strconv"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/throughline/throughline/eventlog"
@@ -32,8 +29,6 @@ func (s *Server) servePublish(w http.ResponseWriter, r *http.Request, peer trans
 }
 
 func (s *Server) publish(w http.ResponseWriter, r *http.Request, peer transport.Peer) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(r.Context(), s.o.AttachTimeout)
-	defer cancel()
 	query := r.URL.Query()
 	if !query.Has("channel") {
 		return nil, transport.Refuse(transport.CodeBadRequest, "say which channel to publish to: ?channel=NAME")
@@ -41,9 +36,6 @@ func (s *Server) publish(w http.ResponseWriter, r *http.Request, peer transport.
 	ch := Channel{Namespace: peer.Namespace, Name: query.Get("channel")}
 	if err := ch.Check(); err != nil {
 		return nil, transport.Refuse(transport.CodeBadChannel, "%v", err)
-	}
-	if err := s.engine.Authorize(ctx, peer, Publish, ch); err != nil {
-		return nil, err
 	}
 	producer, err := producerOf(r, peer)
 	if err != nil {
@@ -53,10 +45,16 @@ func (s *Server) publish(w http.ResponseWriter, r *http.Request, peer transport.
 	if err != nil {
 		return nil, err
 	}
-	m := Message{Type: query.Get("type"), Kind: kindOf(r.Header.Get("Content-Type"), body), Data: body}
-	at, duplicate, err := s.append(ctx, ch, eventlog.Batch{Messages: []Message{m}, Producer: producer})
+	at, duplicate, _, err := s.engine.Publish(r.Context(), peer, &Publication{
+		Client:   Client{Identity: identityOf(peer), Addr: peer.Addr},
+		Channel:  ch,
+		Messages: []Message{{Type: query.Get("type"), Kind: kindOf(r.Header.Get("Content-Type"), body), Data: body}},
+		Producer: producer.ID,
+		Number:   producer.Seq,
+	}, producer)
 	if err != nil {
-		return nil, publishRefusal(err)
+		r, _ := s.engine.PublishRefusal(err)
+		return nil, r
 	}
 	return json.Marshal(struct {
 		Position   Position `json:"position"`
@@ -118,20 +116,4 @@ func kindOf(contentType string, body []byte) eventlog.Kind {
 		return Text
 	}
 	return Binary
-}
-
-// publishRefusal turns the error of an append into one for the client.
-func publishRefusal(err error) error {
-	var invalid *eventlog.Invalid
-	switch {
-	case errors.As(err, &invalid) && invalid.TooLarge:
-		return transport.Refuse(transport.CodeTooLarge, "%v", invalid)
-	case errors.As(err, &invalid):
-		return transport.Refuse(transport.CodeInvalid, "%v", invalid)
-	case errors.Is(err, eventlog.ErrStale):
-		return transport.Refuse(transport.CodeStale, "this producer has appended a higher number in this channel")
-	case errors.Is(err, eventlog.ErrBusy):
-		return transport.RefuseFor(time.Minute, transport.CodeBusy, "too many producers are remembered")
-	}
-	return transport.RefuseFor(time.Second, transport.CodeUnavailable, "the event log does not answer; the message may have been appended")
 }

@@ -2,7 +2,9 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -14,6 +16,7 @@ import (
 	"github.com/throughline/throughline/core"
 	"github.com/throughline/throughline/eventlog"
 	"github.com/throughline/throughline/longpoll"
+	"github.com/throughline/throughline/session"
 	"github.com/throughline/throughline/sse"
 	"github.com/throughline/throughline/transport"
 	"github.com/throughline/throughline/ws"
@@ -26,7 +29,9 @@ type Server struct {
 	origins origins
 	engine  *core.Engine
 	log     eventlog.Log
-	ownLog  bool
+	store   session.Store
+	rules   map[string]rules
+	own     []io.Closer // what New made
 	metrics *metrics
 	router  *mux.Router
 	info    eventlog.Info
@@ -43,10 +48,22 @@ func New(o Options) (*Server, error) {
 			return nil, fmt.Errorf("server: Options.Transports: the name %q is taken, or no element of a path", name)
 		}
 	}
-	s := &Server{o: o, origins: allowed, log: o.Log, metrics: newMetrics()}
+	rules, err := compile(o.Namespaces)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{o: o, origins: allowed, log: o.Log, store: o.Store, rules: rules, metrics: newMetrics()}
+	keys, err := newKeyring(&o, func() session.Store { return s.store })
+	if err != nil {
+		return nil, err
+	}
 	if s.log == nil {
 		s.log = eventlog.NewMemory(eventlog.MemoryOptions{})
-		s.ownLog = true
+		s.own = append(s.own, s.log)
+	}
+	if s.store == nil {
+		s.store = session.NewMemory(session.MemoryOptions{})
+		s.own = append(s.own, s.store)
 	}
 	if s.o.Logger == nil {
 		s.o.Logger = slog.Default()
@@ -58,13 +75,33 @@ func New(o Options) (*Server, error) {
 	if s.o.AttachTimeout == 0 {
 		s.o.AttachTimeout = 10 * time.Second
 	}
+	if s.o.MaxFrame == 0 {
+		s.o.MaxFrame = 64 << 10
+	}
 	if s.o.HelloTimeout == 0 {
 		s.o.HelloTimeout = 10 * time.Second
 	}
 	s.info = s.log.Info()
 	s.engine = core.New(core.Options{
-		Log:            s.log,
-		Authorize:      s.authorize,
+		Log:       s.log,
+		Store:     s.store,
+		Keys:      keys.get,
+		Authorize: s.authorize,
+		From:      s.from,
+		Policy:    s.policy,
+		Hooks: core.Hooks{
+			OnConnect: o.OnConnect, OnSubscribe: o.OnSubscribe, OnPublish: o.OnPublish, OnCall: o.OnCall, OnDisconnect: o.OnDisconnect,
+		},
+		PublishTimeout:    o.PublishTimeout,
+		CallTimeout:       o.CallTimeout,
+		MaxCalls:          o.MaxCalls,
+		DisconnectTimeout: o.DisconnectTimeout,
+		StoreTimeout:      o.StoreTimeout,
+		PresenceGrace:     o.PresenceGrace,
+		PresenceInterval:  o.PresenceInterval,
+		MaxPresent:        o.MaxPresent,
+		FrameLimit:        s.o.MaxFrame,
+
 		Heartbeat:      o.Heartbeat,
 		WriteTimeout:   o.WriteTimeout,
 		GoodbyeTimeout: o.GoodbyeTimeout,
@@ -93,10 +130,11 @@ func New(o Options) (*Server, error) {
 //	err := errors.Join(hs.Shutdown(ctx), <-closed)
 func (s *Server) Close() error {
 	s.engine.Close()
-	if s.ownLog {
-		return s.log.Close()
+	var errs []error
+	for _, c := range s.own {
+		errs = append(errs, c.Close())
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // ServeHTTP implements [http.Handler]. The last element of the path says what
@@ -113,14 +151,9 @@ func (s *Server) Publish(ctx context.Context, channel string, m Message) (Positi
 // PublishTo is Publish for a channel of any namespace; several messages are
 // appended together or not at all, and the position is the last one's.
 func (s *Server) PublishTo(ctx context.Context, ch Channel, messages ...Message) (Position, error) {
-	at, _, err := s.append(ctx, ch, eventlog.Batch{Messages: messages})
+	at, duplicate, err := s.log.Append(ctx, ch, eventlog.Batch{Messages: messages})
+	s.metrics.Published(err, duplicate)
 	return at, err
-}
-
-func (s *Server) append(ctx context.Context, ch Channel, b eventlog.Batch) (Position, bool, error) {
-	at, duplicate, err := s.log.Append(ctx, ch, b)
-	s.metrics.published(err, duplicate)
-	return at, duplicate, err
 }
 
 func (s *Server) routes() *mux.Router {
@@ -141,6 +174,7 @@ func (s *Server) routes() *mux.Router {
 		HelloTimeout: s.o.HelloTimeout, WriteTimeout: s.o.GoodbyeTimeout, CloseTimeout: s.o.CloseTimeout, MaxFrame: s.o.MaxFrame,
 	})), "GET")
 	add("publish", s.checked(s.servePublish), "POST", "OPTIONS")
+	add("up", s.checked(s.serveUp), "POST", "OPTIONS")
 	for name, make := range s.o.Transports {
 		add(name, carrier(make(s.engine)), "GET", "POST", "OPTIONS")
 	}
@@ -161,13 +195,13 @@ func last(path string) string { return path[strings.LastIndexByte(path, '/')+1:]
 
 func notFound(w http.ResponseWriter, _ *http.Request) {
 	transport.WriteRefusal(w, transport.Refuse(transport.CodeNotFound,
-		"here are sse, ws, poll, publish, client.js and client.global.js"))
+		"here are sse, ws, poll, publish, up, client.js, call.js, presence.js and client.global.js"))
 }
 
 // methods are what the paths take.
 var methods = map[string]string{
-	"sse": "GET, POST", "poll": "GET, POST", "ws": "GET", "publish": "POST",
-	"client.js": "GET, HEAD", "client.global.js": "GET, HEAD",
+	"sse": "GET, POST", "poll": "GET, POST", "ws": "GET", "publish": "POST", "up": "POST",
+	"client.js": "GET, HEAD", "call.js": "GET, HEAD", "presence.js": "GET, HEAD", "client.global.js": "GET, HEAD",
 }
 
 func methodNotAllowed(w http.ResponseWriter, r *http.Request) {
@@ -216,6 +250,10 @@ func (s *Server) identify(r *http.Request) (transport.Peer, error) {
 	if err != nil {
 		s.o.Logger.DebugContext(r.Context(), "not authenticated", "addr", addr, "error", err)
 		return peer, transport.Refuse(transport.CodeUnauthorized, "Options.Authenticate of this server does not know you")
+	}
+	if err := id.Check(); err != nil {
+		s.o.Logger.ErrorContext(r.Context(), "Authenticate gave an identity that can't be", "addr", addr, "error", err)
+		return peer, transport.Refuse(transport.CodeUnauthorized, "Options.Authenticate of this server gave you a name that can't be")
 	}
 	peer.Namespace, peer.Subject, peer.Claims = id.Namespace, id.Subject, id.Claims
 	return peer, nil

@@ -40,13 +40,19 @@ type Engine interface {
 	// Attach begins a line. ctx bounds Attach alone. The error is always a
 	// *Refusal.
 	Attach(ctx context.Context, peer Peer, hello Hello, conn Conn) (Session, error)
+
+	// Receive works on a frame that came by a request of its own: a publish, a
+	// call or a goodbye, at any node (PROTOCOL P9.1). It waits for what the
+	// frame asks, within ctx, and returns the frame that answers. The error is
+	// always a *Refusal, and says that nothing was done.
+	Receive(ctx context.Context, peer Peer, up Upstream) (*Frame, error)
 }
 
 // A Session is the engine's end of one line.
 type Session interface {
-	// Receive takes a frame from the client: a subscribe or an unsubscribe. It
-	// does not wait for what the frame asks; the answer comes through Send, in
-	// order with the events. A close frame is the adapter's own: what the
+	// Receive takes a frame from the client. It does not wait for what the
+	// frame asks; the answer comes through Send, in order with the events. A
+	// close frame is the adapter's own: what the
 	// client sent breaks the protocol, and the line ends with that reason. An
 	// error says that the line is over.
 	Receive(f Frame) error
@@ -76,7 +82,7 @@ type Hello struct {
 	// channel refuses the hello, and no frames of the session protocol are
 	// sent.
 	Version int
-	// Token continues a session. Empty in this version.
+	// Token continues a session, if it verifies (PROTOCOL P6.16).
 	Token string
 	// Line is the client's number for this line.
 	Line uint64
@@ -84,6 +90,16 @@ type Hello struct {
 	Probe bool
 	// Channels to read.
 	Channels []Subscription
+	// Presence to be told of.
+	Presence []Watch
+}
+
+// An Upstream is a frame of a client that came by a request of its own, with
+// the head beside it.
+type Upstream struct {
+	Version int
+	Token   string // says which session speaks, if it verifies
+	Frame   Frame  // a FramePublish, FrameCall or FrameGoodbye
 }
 
 // A Subscription asks for a channel's events after a position, or from a start
@@ -92,9 +108,22 @@ type Subscription struct {
 	Channel string
 	After   eventlog.Position
 	Start   eventlog.Start
+	// Paused: the channel is the client's, but its events are not to be sent
+	// (PROTOCOL P6.18).
+	Paused bool
 	// Bad, if not nil, is why the rest can't be read: the channel is refused.
 	Bad *Refusal
 }
+
+// A Watch asks who is in a channel (PROTOCOL P10.1).
+type Watch struct {
+	Channel string
+	Seen    string // the version the client has, if any
+}
+
+// ErrSpent is what an adapter gives to Detach when it has answered a connection
+// that is spent by that, and the client will come again.
+var ErrSpent = errors.New("transport: the connection was answered")
 
 // ErrClosed is returned by a Conn that was closed or is spent.
 var ErrClosed = errors.New("transport: connection is closed")

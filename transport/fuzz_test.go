@@ -153,3 +153,56 @@ func FuzzReadHello(f *testing.F) {
 		}
 	})
 }
+
+// FuzzParseUpstream: whatever is let through is within its bounds.
+func FuzzParseUpstream(f *testing.F) {
+	for _, seed := range []string{
+		`{"up":{"version":1,"token":"t"},"publish":{"producer":"0123456789abcdef012345","frames":[{"seq":1,"channel":"a","messages":[{"type":"t","data":"AAEC","encoding":"base64"},{"data":{}}],"repeat":true}]}}`,
+		`{"up":{"version":1},"publish":{"producer":"0123456789abcdef012345","frames":[{"seq":2,"channel":"a","messages":[{"data":1}]},{"seq":1,"channel":"b","messages":[{"data":1}]}]}}`,
+		`{"up":{"version":1},"call":{"id":3,"name":"add","data":[1,2],"key":"k"}}`,
+		`{"up":{"version":1},"call":{"id":3,"name":"","data":"x","encoding":"text"}}`,
+		`{"up":{"version":1},"close":{"line":18446744073709551615}}`, `{"up":{"version":1}}`, `{"up":null}`, `{"close":{}}`,
+		`{"up":{"version":1},"close":{},"call":{}}`, `{"up":{"version":1},"publish":{"producer":"0123456789abcdef012345","frames":[]}}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		up, err := transport.ParseUpstream(text)
+		if err != nil {
+			isRefusal(t, err)
+			return
+		}
+		switch f := up.Frame; {
+		case up.Version != transport.Version:
+			t.Errorf("%q: version %d", text, up.Version)
+		case f.Kind == transport.FramePublish:
+			checkPublish(t, f.Publish)
+		case f.Kind == transport.FrameCall:
+			if f.Call.Name == "" || f.Call.Data == nil || len(f.Call.Key) > 64 {
+				t.Errorf("%q became %+v", text, f.Call)
+			}
+		case f.Kind != transport.FrameGoodbye:
+			t.Errorf("%q became a frame of kind %d", text, f.Kind)
+		}
+	})
+}
+
+func checkPublish(t *testing.T, p *transport.Publish) {
+	t.Helper()
+	if len(p.Producer) < 22 || len(p.Producer) > 64 || len(p.Frames) == 0 || len(p.Frames) > 64 {
+		t.Errorf("%+v was let through", p)
+	}
+	last := uint64(0)
+	channels := make(map[string]bool)
+	for _, f := range p.Frames {
+		if f.Seq <= last || channels[f.Channel] || len(f.Messages) == 0 || len(f.Messages) > 100 {
+			t.Errorf("P9.2: %+v was let through", p)
+		}
+		last, channels[f.Channel] = f.Seq, true
+		for _, m := range f.Messages {
+			if m.Data == nil && m.Kind == eventlog.JSON {
+				t.Errorf("a message without data: %+v", m)
+			}
+		}
+	}
+}

@@ -24,6 +24,8 @@ var statuses = map[string]int{
 	CodeUnavailable:   http.StatusServiceUnavailable,
 	CodeSlowConsumer:  http.StatusServiceUnavailable,
 	CodeShutdown:      http.StatusServiceUnavailable,
+	CodeSuperseded:    http.StatusConflict,
+	CodeDisconnected:  http.StatusForbidden,
 }
 
 // WriteRefusal answers a request with a refusal (PROTOCOL P8.1). An error that

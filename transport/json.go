@@ -17,19 +17,26 @@ func AppendEventJSON(dst []byte, channel string, e *eventlog.Event) []byte {
 	dst = e.At.Append(dst)
 	dst = append(dst, `","type":`...)
 	dst = appendString(dst, e.Type)
-	switch e.Kind {
-	case eventlog.Binary:
-		dst = append(dst, `,"encoding":"base64","data":"`...)
-		dst = base64.StdEncoding.AppendEncode(dst, e.Data)
-		dst = append(dst, '"')
-	case eventlog.Text:
-		dst = append(dst, `,"data":`...)
-		dst = appendString(dst, string(e.Data))
-	default:
-		dst = append(dst, `,"data":`...)
-		dst = appendOneLine(dst, e.Data)
-	}
+	dst = append(dst, ',')
+	dst = appendPayload(dst, e.Kind, e.Data)
 	return append(dst, '}')
+}
+
+// appendPayload appends the member data, and before it the encoding, if the
+// data is binary.
+func appendPayload(dst []byte, kind eventlog.Kind, data []byte) []byte {
+	switch kind {
+	case eventlog.Binary:
+		dst = append(dst, `"encoding":"base64","data":"`...)
+		dst = base64.StdEncoding.AppendEncode(dst, data)
+		return append(dst, '"')
+	case eventlog.Text:
+		dst = append(dst, `"data":`...)
+		return appendString(dst, string(data))
+	default:
+		dst = append(dst, `"data":`...)
+		return appendOneLine(dst, data)
+	}
 }
 
 // appendOneLine appends valid JSON without line breaks: in JSON they can only
@@ -49,13 +56,7 @@ func appendOneLine(dst, json []byte) []byte {
 func AppendFrameJSON(dst []byte, f *Frame) []byte {
 	switch f.Kind {
 	case FrameOpen:
-		dst = append(dst, `{"open":{"version":`...)
-		dst = strconv.AppendInt(dst, Version, 10)
-		dst = append(dst, `,"line":`...)
-		dst = strconv.AppendUint(dst, f.Line, 10)
-		dst = append(dst, `,"heartbeat":`...)
-		dst = strconv.AppendInt(dst, f.Heartbeat.Milliseconds(), 10)
-		return append(dst, `}}`...)
+		return appendOpen(dst, f.Open)
 	case FrameOpening:
 		dst = append(dst, `{"channel":`...)
 		dst = appendString(dst, f.Channel)
@@ -74,9 +75,37 @@ func AppendFrameJSON(dst []byte, f *Frame) []byte {
 		dst = append(dst, `{"close":`...)
 		dst = AppendReasonJSON(dst, f.Reason)
 		return append(dst, '}')
+	case FramePublished:
+		return appendPublished(dst, f.Published)
+	case FrameAnswer:
+		return appendAnswer(dst, f.Answer)
+	case FramePresence:
+		return appendPresence(dst, f)
 	default:
 		return append(dst, `{}`...)
 	}
+}
+
+func appendOpen(dst []byte, o *Open) []byte {
+	dst = append(dst, `{"open":{"version":`...)
+	dst = strconv.AppendInt(dst, Version, 10)
+	dst = append(dst, `,"line":`...)
+	dst = strconv.AppendUint(dst, o.Line, 10)
+	dst = append(dst, `,"heartbeat":`...)
+	dst = strconv.AppendInt(dst, o.Heartbeat.Milliseconds(), 10)
+	if o.Remembered > 0 {
+		dst = append(dst, `,"remembered":`...)
+		dst = strconv.AppendInt(dst, o.Remembered.Milliseconds(), 10)
+	}
+	if o.Limit > 0 {
+		dst = append(dst, `,"limit":`...)
+		dst = strconv.AppendInt(dst, o.Limit, 10)
+	}
+	if o.Token != "" {
+		dst = append(dst, `,"token":`...)
+		dst = appendString(dst, o.Token)
+	}
+	return append(dst, `}}`...)
 }
 
 func appendGap(dst []byte, f *Frame) []byte {
@@ -154,4 +183,103 @@ func appendString(dst []byte, s string) []byte {
 	}
 	dst = append(dst, s[from:]...)
 	return append(dst, '"')
+}
+
+// appendPublished appends PROTOCOL P9.4.
+func appendPublished(dst []byte, entries []Published) []byte {
+	dst = append(dst, `{"published":[`...)
+	for i, p := range entries {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = append(dst, `{"seq":`...)
+		dst = strconv.AppendUint(dst, p.Seq, 10)
+		switch {
+		case p.Refused != nil:
+			dst = append(dst, `,"error":`...)
+			dst = AppendReasonJSON(dst, p.Refused.Reason)
+		case p.Retry != nil:
+			dst = append(dst, `,"retry":`...)
+			dst = AppendReasonJSON(dst, p.Retry.Reason)
+		default:
+			dst = append(dst, `,"position":"`...)
+			dst = p.At.Append(dst)
+			dst = append(dst, '"')
+		}
+		if p.Duplicate {
+			dst = append(dst, `,"duplicate":true`...)
+		}
+		if p.Tried {
+			dst = append(dst, `,"tried":true`...)
+		}
+		dst = append(dst, '}')
+	}
+	return append(dst, `]}`...)
+}
+
+// appendAnswer appends PROTOCOL P9.9.
+func appendAnswer(dst []byte, a *Answer) []byte {
+	dst = append(dst, `{"answer":{"id":`...)
+	dst = strconv.AppendUint(dst, a.ID, 10)
+	dst = append(dst, ',')
+	if a.Refused != nil {
+		dst = append(dst, `"error":`...)
+		dst = AppendReasonJSON(dst, a.Refused.Reason)
+	} else {
+		dst = appendPayload(dst, a.Kind, a.Data)
+	}
+	return append(dst, `}}`...)
+}
+
+// appendPresence appends PROTOCOL P10.2 or P10.4.
+func appendPresence(dst []byte, f *Frame) []byte {
+	p := f.Presence
+	dst = append(dst, `{"channel":`...)
+	dst = appendString(dst, f.Channel)
+	dst = append(dst, `,"presence":{`...)
+	if p.Refused != nil {
+		dst = append(dst, `"end":`...)
+		dst = AppendReasonJSON(dst, p.Refused.Reason)
+		return append(dst, `}}`...)
+	}
+	dst = append(dst, `"version":`...)
+	dst = appendString(dst, p.Version)
+	dst = append(dst, `,"total":`...)
+	dst = strconv.AppendInt(dst, int64(p.Total), 10)
+	if p.Members != nil {
+		dst = appendMembers(dst, `,"members":[`, p.Members)
+	}
+	if p.Joined != nil || p.Left != nil {
+		dst = appendMembers(dst, `,"joined":[`, p.Joined)
+		dst = append(dst, `,"left":[`...)
+		for i, id := range p.Left {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			dst = appendString(dst, id)
+		}
+		dst = append(dst, ']')
+	}
+	return append(dst, `}}`...)
+}
+
+func appendMembers(dst []byte, begin string, members []Member) []byte {
+	dst = append(dst, begin...)
+	for i, m := range members {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = append(dst, `{"id":`...)
+		dst = appendString(dst, m.ID)
+		if m.Subject != "" {
+			dst = append(dst, `,"subject":`...)
+			dst = appendString(dst, m.Subject)
+		}
+		if len(m.Info) > 0 {
+			dst = append(dst, `,"info":`...)
+			dst = appendOneLine(dst, m.Info)
+		}
+		dst = append(dst, '}')
+	}
+	return append(dst, ']')
 }

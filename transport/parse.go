@@ -43,13 +43,21 @@ func ParseAfter(text string) (eventlog.Position, eventlog.Start, error) {
 type wireSubscription struct {
 	Channel string `json:"channel"`
 	After   string `json:"after"`
+	Paused  bool   `json:"paused"`
 }
 
-// wireUp is any frame of a client: exactly one member is set.
+// wireUp is any frame of a client: exactly one member is set, and beside it the
+// head, if the frame came by a request.
 type wireUp struct {
+	Up          json.RawMessage    `json:"up"`
 	Hello       json.RawMessage    `json:"hello"`
 	Subscribe   []wireSubscription `json:"subscribe"`
 	Unsubscribe []string           `json:"unsubscribe"`
+	Pause       []string           `json:"pause"`
+	Presence    []wireWatch        `json:"presence"`
+	Publish     *wirePublish       `json:"publish"`
+	Call        *wireCall          `json:"call"`
+	Close       *wireClose         `json:"close"`
 }
 
 type wireHello struct {
@@ -57,6 +65,16 @@ type wireHello struct {
 	Line     uint64             `json:"line"`
 	Probe    bool               `json:"probe"`
 	Channels []wireSubscription `json:"channels"`
+	Presence []wireWatch        `json:"presence"`
+}
+
+type wireWatch struct {
+	Channel string `json:"channel"`
+	Seen    string `json:"seen"`
+}
+
+type wireClose struct {
+	Line uint64 `json:"line"`
 }
 
 // Up is one frame of a client: a hello or, on a line that has begun, another
@@ -66,47 +84,133 @@ type Up struct {
 	Frame *Frame
 }
 
-// ParseUp reads one frame of a client (PROTOCOL P6.1, P6.10). The error is a
-// *Refusal.
+// ParseUp reads one frame of a client on its line (PROTOCOL §§6, 9, 10). The
+// error is a *Refusal.
 func ParseUp(text []byte) (Up, error) {
 	var w wireUp
 	if err := decode(text, &w); err != nil {
 		return Up{}, err
 	}
 	switch {
-	case w.Hello != nil && w.Subscribe == nil && w.Unsubscribe == nil:
+	case w.Up != nil:
+		return Up{}, Refuse(CodeBadRequest, "up is for requests, not for a line")
+	case w.Hello != nil && w.members() == 1:
 		h, err := parseHello(w.Hello)
 		return Up{Hello: h}, err
-	case w.Subscribe != nil && w.Hello == nil && w.Unsubscribe == nil:
-		subs, err := subscriptions(w.Subscribe)
-		return Up{Frame: &Frame{Kind: FrameSubscribe, Channels: subs}}, err
-	case w.Unsubscribe != nil && w.Hello == nil && w.Subscribe == nil:
-		return Up{Frame: &Frame{Kind: FrameUnsubscribe, Names: w.Unsubscribe}}, nil
 	}
-	return Up{}, Refuse(CodeBadRequest, "a frame has exactly one of hello, subscribe, unsubscribe")
+	f, err := w.frame()
+	return Up{Frame: f}, err
 }
 
-// parseHello looks at the version first: in another one, everything else may
-// mean something else.
-func parseHello(text json.RawMessage) (*Hello, error) {
+// ParseUpstream reads the body of a request that brings one frame up (PROTOCOL
+// P9.1). The error is a *Refusal.
+func ParseUpstream(text []byte) (Upstream, error) {
+	var first struct {
+		Up json.RawMessage `json:"up"`
+	}
+	if err := decode(text, &first); err != nil {
+		return Upstream{}, err
+	}
+	if first.Up == nil {
+		return Upstream{}, Refuse(CodeBadRequest, "a head is missing: %s", `"up":{"version":1,"token":"…"}`)
+	}
+	version, err := parseVersion(first.Up)
+	if err != nil {
+		return Upstream{}, err
+	}
+	var head struct {
+		Token string `json:"token"`
+	}
+	if err := decode(first.Up, &head); err != nil {
+		return Upstream{}, err
+	}
+	var w wireUp
+	if err := decode(text, &w); err != nil {
+		return Upstream{}, err
+	}
+	f, err := w.frame()
+	if err != nil {
+		return Upstream{}, err
+	}
+	if f.Kind != FramePublish && f.Kind != FrameCall && f.Kind != FrameGoodbye {
+		return Upstream{}, Refuse(CodeBadRequest, "a request takes one of publish, call, close")
+	}
+	return Upstream{Version: version, Token: head.Token, Frame: *f}, nil
+}
+
+// members counts what is set.
+func (w *wireUp) members() (n int) {
+	for _, set := range []bool{
+		w.Hello != nil, w.Subscribe != nil, w.Unsubscribe != nil, w.Pause != nil,
+		w.Presence != nil, w.Publish != nil, w.Call != nil, w.Close != nil,
+	} {
+		if set {
+			n++
+		}
+	}
+	return n
+}
+
+// frame returns what is set, which is no hello.
+func (w *wireUp) frame() (*Frame, error) {
+	if w.members() != 1 || w.Hello != nil {
+		return nil, Refuse(CodeBadRequest, "a frame has exactly one of hello, subscribe, unsubscribe, pause, presence, publish, call, close")
+	}
+	switch {
+	case w.Subscribe != nil:
+		subs, err := subscriptions(w.Subscribe)
+		return &Frame{Kind: FrameSubscribe, Channels: subs}, err
+	case w.Unsubscribe != nil:
+		return &Frame{Kind: FrameUnsubscribe, Names: w.Unsubscribe}, nil
+	case w.Pause != nil:
+		return &Frame{Kind: FramePause, Names: w.Pause}, nil
+	case w.Presence != nil:
+		watches, err := watches(w.Presence)
+		return &Frame{Kind: FrameWatch, Watches: watches}, err
+	case w.Publish != nil:
+		p, err := w.Publish.parse()
+		return &Frame{Kind: FramePublish, Publish: p}, err
+	case w.Call != nil:
+		c, err := w.Call.parse()
+		return &Frame{Kind: FrameCall, Call: c}, err
+	default:
+		return &Frame{Kind: FrameGoodbye, Line: w.Close.Line}, nil
+	}
+}
+
+// parseVersion looks at the version before anything else: in another one, all
+// of it may mean something else (PROTOCOL P11.1).
+func parseVersion(text json.RawMessage) (int, error) {
 	var v struct {
 		Version int `json:"version"`
 	}
 	if err := decode(text, &v); err != nil {
-		return nil, err
+		return 0, err
 	}
 	if v.Version != Version {
-		return nil, Refuse(CodeBadVersion, "version %d is not spoken here", v.Version)
+		return 0, Refuse(CodeBadVersion, "version %d is not spoken here", v.Version)
+	}
+	return v.Version, nil
+}
+
+func parseHello(text json.RawMessage) (*Hello, error) {
+	version, err := parseVersion(text)
+	if err != nil {
+		return nil, err
 	}
 	var w wireHello
 	if err := decode(text, &w); err != nil {
 		return nil, err
 	}
-	if w.Probe && len(w.Channels) > 0 {
+	if w.Probe && len(w.Channels)+len(w.Presence) > 0 {
 		return nil, Refuse(CodeBadRequest, "a probe has no channels")
 	}
 	channels, err := subscriptions(w.Channels)
-	return &Hello{Version: v.Version, Token: w.Token, Line: w.Line, Probe: w.Probe, Channels: channels}, err
+	if err != nil {
+		return nil, err
+	}
+	presence, err := watches(w.Presence)
+	return &Hello{Version: version, Token: w.Token, Line: w.Line, Probe: w.Probe, Channels: channels, Presence: presence}, err
 }
 
 // ParseHello reads a frame that must be a hello.
@@ -145,7 +249,20 @@ func subscriptions(wire []wireSubscription) ([]Subscription, error) {
 		seen[w.Channel] = true
 		after, start, err := ParseAfter(w.After)
 		bad, _ := errors.AsType[*Refusal](err)
-		subs = append(subs, Subscription{Channel: w.Channel, After: after, Start: start, Bad: bad})
+		subs = append(subs, Subscription{Channel: w.Channel, After: after, Start: start, Paused: w.Paused, Bad: bad})
 	}
 	return subs, nil
+}
+
+func watches(wire []wireWatch) ([]Watch, error) {
+	list := make([]Watch, 0, len(wire))
+	seen := make(map[string]bool, len(wire))
+	for _, w := range wire {
+		if seen[w.Channel] {
+			return nil, Refuse(CodeBadRequest, "the presence of %.40q is asked for twice", w.Channel)
+		}
+		seen[w.Channel] = true
+		list = append(list, Watch(w))
+	}
+	return list, nil
 }

@@ -46,11 +46,18 @@ const (
 	CodeShutdown        = "shutdown"
 	CodeUnsubscribed    = "unsubscribed"
 	CodeProbeOver       = "probe_over"
+	CodeSuperseded      = "superseded"
+	CodeDisconnected    = "disconnected"
+	CodeRemoved         = "removed"
+	CodePaused          = "paused"
+	CodeUnknown         = "unknown"
+	CodeFailed          = "failed"
 
 	// Codes that only logs and metrics show: the client is not there to see.
-	CodeLeft   = "left"   // the client went away
-	CodeSpent  = "spent"  // a poll was answered
-	CodeBroken = "broken" // a write failed
+	CodeLeft    = "left"    // the client went away
+	CodeSpent   = "spent"   // a poll was answered
+	CodeBroken  = "broken"  // a write failed
+	CodeGoodbye = "goodbye" // the client said that it will not come back
 )
 
 // A Reason says why something ended or was refused, to programs by its code

@@ -53,6 +53,7 @@ func poll(hc *http.Client, req *http.Request) (*Answer, error) {
 	}
 	var body struct {
 		Events, Gaps, Ends []object
+		Presence           []object
 		Positions          map[string]string
 		Open               *Open
 		Close              *Reason
@@ -61,7 +62,7 @@ func poll(hc *http.Client, req *http.Request) (*Answer, error) {
 		return nil, err
 	}
 	a := &Answer{Positions: body.Positions, Open: body.Open, Goodbye: body.Close, Header: resp.Header}
-	for _, o := range slices.Concat(body.Ends, body.Gaps, body.Events) {
+	for _, o := range slices.Concat(body.Ends, body.Gaps, body.Presence, body.Events) {
 		it, err := o.item()
 		if err != nil {
 			return nil, err

@@ -18,7 +18,7 @@ import (
 )
 
 // An Item is one thing that came: exactly one of Open, Event, Opening, Gap,
-// End, Beat and Close says what it is.
+// End, Beat, Close, Presence, Published and Reply says what it is.
 type Item struct {
 	Channel  string
 	Position string // of an event or opening
@@ -29,9 +29,13 @@ type Item struct {
 	End      *Reason
 	Close    *Reason
 	Open     *Open
+	Presence *Presence
 	Event    bool
 	Opening  bool
 	Beat     bool
+
+	Published []Outcome // what answers a batch
+	Reply     *Reply    // what answers a call
 }
 
 // Gap, Reason and Open are the objects of PROTOCOL §§2, 8, 6.
@@ -43,9 +47,25 @@ type (
 		Versions             []int
 	}
 	Open struct {
-		Version   int
-		Line      uint64
-		Heartbeat int64
+		Version    int
+		Line       uint64
+		Heartbeat  int64
+		Remembered int64
+		Limit      int64
+		Token      string
+	}
+	// Presence is the object of §10.
+	Presence struct {
+		Version         string
+		Total           int
+		Members, Joined []Member
+		Left            []string
+		End             *Reason
+	}
+	// Member is a session that is present.
+	Member struct {
+		ID, Subject string
+		Info        json.RawMessage
 	}
 )
 
@@ -56,12 +76,20 @@ type Hello struct {
 	Line     uint64    `json:"line"`
 	Probe    bool      `json:"probe,omitempty"`
 	Channels []Channel `json:"channels,omitempty"`
+	Presence []Watch   `json:"presence,omitempty"`
+}
+
+// A Watch asks for a channel's presence.
+type Watch struct {
+	Channel string `json:"channel"`
+	Seen    string `json:"seen,omitempty"`
 }
 
 // A Channel is one that a hello asks for.
 type Channel struct {
 	Channel string `json:"channel"`
 	After   string `json:"after,omitempty"`
+	Paused  bool   `json:"paused,omitempty"`
 }
 
 // Frame returns the hello as it crosses the wire.
@@ -103,11 +131,16 @@ type object struct {
 	Gap                               *Gap
 	End, Close                        *Reason
 	Open                              *Open
+	Presence                          *Presence
+	Published                         []Outcome
+	Answer                            *Reply
 }
 
 func (o *object) item() (Item, error) {
-	it := Item{Channel: o.Channel, Position: o.Position, Type: o.Type, Gap: o.Gap, End: o.End, Close: o.Close, Open: o.Open}
+	it := Item{Channel: o.Channel, Position: o.Position, Type: o.Type, Gap: o.Gap, End: o.End, Close: o.Close, Open: o.Open, Presence: o.Presence}
+	it.Published, it.Reply = o.Published, o.Answer
 	switch {
+	case o.Published != nil, o.Answer != nil:
 	case o.Data != nil:
 		it.Event = true
 		it.Data, it.JSON = o.Data, o.Encoding == ""
@@ -122,7 +155,7 @@ func (o *object) item() (Item, error) {
 		}
 	case o.Position != "":
 		it.Opening = true
-	case o.Gap == nil && o.End == nil && o.Close == nil && o.Open == nil:
+	case o.Gap == nil && o.End == nil && o.Close == nil && o.Open == nil && o.Presence == nil:
 		it.Beat = true
 	}
 	return it, nil

@@ -1,0 +1,116 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/throughline/throughline/eventlog"
+	"github.com/throughline/throughline/transport"
+)
+
+// calls counts the calls in work of each client.
+type calls struct {
+	mu     sync.Mutex
+	inWork map[string]int // guarded by mu; by session, else by address
+}
+
+// caller names who is counted.
+func caller(who *Client) string {
+	if who.Session != "" {
+		return "s" + who.Session
+	}
+	return "a" + who.Namespace + "\x00" + who.Subject + "\x00" + who.Addr
+}
+
+// take reports whether a client may have one more call in work.
+func (c *calls) take(name string, most int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.inWork[name] >= most {
+		return false
+	}
+	if c.inWork == nil {
+		c.inWork = make(map[string]int)
+	}
+	c.inWork[name]++
+	return true
+}
+
+func (c *calls) give(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.inWork[name]--; c.inWork[name] == 0 {
+		delete(c.inWork, name)
+	}
+}
+
+// startCall has a call answered, on a goroutine of its own. answer is called
+// once, at the latest at the call's deadline; a handler that doesn't heed its
+// context goes on, and counts as in work, until it returns.
+func (e *Engine) startCall(ctx context.Context, peer transport.Peer, who Client, c *transport.Call, answer func(*transport.Frame)) {
+	var once sync.Once
+	reply := func(p transport.Payload, r *transport.Refusal) {
+		once.Do(func() {
+			code := ""
+			if r != nil {
+				code = r.Code
+			}
+			e.o.Observer.Called(code)
+			answer(&transport.Frame{Kind: transport.FrameAnswer, Answer: &transport.Answer{ID: c.ID, Payload: p, Refused: r}})
+		})
+	}
+	name := caller(&who)
+	if !e.calls.take(name, e.o.MaxCalls) {
+		reply(transport.Payload{}, transport.RefuseFor(e.soon(), transport.CodeBusy, "%d calls of this client are in work (Options.MaxCalls)", e.o.MaxCalls))
+		return
+	}
+	began := e.spawn(func() {
+		defer e.calls.give(name)
+		ctx, cancel := context.WithTimeout(ctx, e.o.CallTimeout)
+		defer cancel()
+		defer context.AfterFunc(e.ctx, cancel)()
+		defer context.AfterFunc(ctx, func() { reply(transport.Payload{}, errUnknownCall) })()
+		reply(e.call(ctx, peer, who, c))
+	})
+	if !began {
+		e.calls.give(name)
+		reply(transport.Payload{}, e.shutdown())
+	}
+}
+
+var errUnknownCall = transport.Refuse(transport.CodeUnknown, "the call was not answered in time; it may have been done all the same")
+
+// call asks for the right, and OnCall.
+func (e *Engine) call(ctx context.Context, peer transport.Peer, who Client, c *transport.Call) (p transport.Payload, r *transport.Refusal) {
+	if e.o.OnCall == nil {
+		return p, transport.Refuse(transport.CodeNotFound, "there are no calls here: the program that runs this server has to set Options.OnCall")
+	}
+	ch := eventlog.Channel{Namespace: peer.Namespace, Name: c.Name}
+	if err := ch.Check(); err != nil {
+		return p, transport.Refuse(transport.CodeBadRequest, "a call's name is one that a channel may have")
+	}
+	if err := e.Authorize(ctx, peer, Call, ch); err != nil {
+		return p, e.refusal(err)
+	}
+	err := e.guard("OnCall", func() (err error) {
+		p, err = e.o.OnCall(ctx, Request{Client: who, Name: c.Name, Payload: c.Payload, Key: c.Key})
+		return err
+	})
+	if err == nil {
+		m := eventlog.Message{Kind: p.Kind, Data: p.Data}
+		if err = m.Check(0); err != nil {
+			e.o.Logger.Error("OnCall gave an answer that can't be told", "call", c.Name, "error", err)
+		}
+	}
+	switch {
+	case err == nil:
+		return p, nil
+	case errors.As(err, &r) && FitCode(r.Code):
+		return transport.Payload{}, r
+	case ctx.Err() != nil:
+		return transport.Payload{}, errUnknownCall
+	}
+	e.o.Logger.Warn("OnCall failed", "call", c.Name, "error", err)
+	return transport.Payload{}, transport.Refuse(transport.CodeFailed, "the handler of this call failed")
+}

@@ -1,0 +1,108 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/throughline/throughline/eventlog"
+	"github.com/throughline/throughline/transport"
+)
+
+// Publish appends what a client published, if it may, and the hook agrees. The
+// error is a *transport.Refusal, or one of the log's. tried reports whether the
+// log was asked.
+func (e *Engine) Publish(ctx context.Context, peer transport.Peer, p *Publication, producer eventlog.Producer) (at eventlog.Position, duplicate, tried bool, err error) {
+	if err := p.Channel.Check(); err != nil {
+		return at, false, false, transport.Refuse(transport.CodeBadChannel, "%v", err)
+	}
+	for i := range p.Messages {
+		if err := p.Messages[i].Check(0); err != nil {
+			return at, false, false, transport.Refuse(transport.CodeInvalid, "%v", err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, e.o.PublishTimeout)
+	defer cancel()
+	if err := e.Authorize(ctx, peer, Publish, p.Channel); err != nil {
+		return at, false, false, err
+	}
+	if err := e.publishing(ctx, p); err != nil {
+		return at, false, false, err
+	}
+	at, duplicate, err = e.o.Log.Append(ctx, p.Channel, eventlog.Batch{Messages: p.Messages, Producer: producer})
+	e.o.Observer.Published(err, duplicate)
+	return at, duplicate, true, err
+}
+
+// publishing asks OnPublish. If it panics the messages are refused for good:
+// they might make it panic again.
+func (e *Engine) publishing(ctx context.Context, p *Publication) error {
+	if e.o.OnPublish == nil {
+		return nil
+	}
+	err := e.guard("OnPublish", func() error { return e.o.OnPublish(ctx, p) })
+	if errors.Is(err, errPanicked) {
+		return transport.Refuse(transport.CodeFailed, "the publish hook of this server failed")
+	}
+	return e.answerOf(ctx, err, "not allowed to publish: %.100s", p.Channel.Name)
+}
+
+// publishBatch works on a producer's batch, in order, up to the first frame that
+// can be neither done nor refused for good (PROTOCOL P9.4, P9.5).
+func (e *Engine) publishBatch(ctx context.Context, peer transport.Peer, who Client, batch *transport.Publish) *transport.Frame {
+	answer := &transport.Frame{Kind: transport.FramePublished}
+	owner := peer.Subject
+	if owner == "" {
+		owner = peer.Addr
+	}
+	for i := range batch.Frames {
+		f := &batch.Frames[i]
+		p := &Publication{
+			Client: who, Channel: eventlog.Channel{Namespace: peer.Namespace, Name: f.Channel}, Messages: f.Messages,
+			Producer: batch.Producer, Number: f.Seq, Repeat: f.Repeat,
+		}
+		// The prefix keeps these names apart from those made of an Idempotency-Key.
+		at, duplicate, tried, err := e.Publish(ctx, peer, p, eventlog.Producer{Owner: owner, ID: "p:" + batch.Producer, Seq: f.Seq})
+		entry := transport.Published{Seq: f.Seq, At: at, Duplicate: duplicate}
+		if err != nil {
+			entry = e.unpublished(f, tried, err)
+		}
+		answer.Published = append(answer.Published, entry)
+		if entry.Retry != nil {
+			break
+		}
+	}
+	return answer
+}
+
+// unpublished says what the error of a frame means to its producer. On a repeat
+// nobody knows what became of the earlier copy, unless each copy is refused.
+func (e *Engine) unpublished(f *transport.PublishFrame, tried bool, err error) transport.Published {
+	r, final := e.PublishRefusal(err)
+	switch {
+	case !final:
+		return transport.Published{Seq: f.Seq, Retry: r, Tried: tried}
+	case f.Repeat && r.Code != transport.CodeBadChannel && (tried || r.Code != transport.CodeInvalid):
+		r = transport.Refuse(transport.CodeUnknown, "this repeat was refused (%s), and nobody remembers what became of the first", r.Code)
+	}
+	return transport.Published{Seq: f.Seq, Refused: r}
+}
+
+// PublishRefusal turns an error of Publish into one for the client. final is
+// false if the same may be tried again later.
+func (e *Engine) PublishRefusal(err error) (r *transport.Refusal, final bool) {
+	var invalid *eventlog.Invalid
+	switch {
+	case errors.As(err, &r):
+		return r, r.Class == transport.Never
+	case errors.As(err, &invalid) && invalid.TooLarge:
+		return transport.Refuse(transport.CodeTooLarge, "%v", invalid), true
+	case errors.As(err, &invalid):
+		return transport.Refuse(transport.CodeInvalid, "%v", invalid), true
+	case errors.Is(err, eventlog.ErrStale):
+		return transport.Refuse(transport.CodeStale, "this producer has appended a higher number in this channel"), true
+	case errors.Is(err, eventlog.ErrBusy):
+		return transport.RefuseFor(time.Minute, transport.CodeBusy, "too many producers are remembered"), true
+	}
+	return transport.RefuseFor(e.soon(), transport.CodeUnavailable, "the event log does not answer; the message may have been appended"), false
+}
