@@ -45,7 +45,7 @@ e2e: ## real Chromium, real nginx
 	$(GOTEST) -count=1 ./e2e
 
 conformance: ## the suites, clause by clause, with what is n/a
-	$(GOTEST) -count=1 -v -run 'Conformance|TestLog|TestContract|TestSuite' ./conformance ./eventlog ./sse ./ws ./longpoll | grep -E '^ *--- (FAIL|PASS|SKIP)|n/a|MUST|SHOULD|^(ok|FAIL|PASS)'
+	$(GOTEST) -count=1 -v -run 'Conformance|TestLog|TestStore|TestContract|TestSuite' ./conformance ./eventlog ./session ./sse ./ws ./longpoll | grep -E '^ *--- (FAIL|PASS|SKIP)|n/a|MUST|SHOULD|^(ok|FAIL|PASS)'
 
 fuzz: ## each fuzz target for $(FUZZ)
 	tools/fuzz.sh $(FUZZ) $$($(GO) list ./... | grep -v /e2e)

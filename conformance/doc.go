@@ -1,5 +1,5 @@
 // Package conformance tests implementations of Throughline's public contracts.
-// It is for the authors of logs and transports, and imports nothing but the standard
+// It is for the authors of logs, stores and transports, and imports nothing but the standard
 // library and the contracts.
 //
 // [TestLog] runs every clause of the contract of a log as a subtest with
@@ -11,7 +11,8 @@
 //		})
 //	}
 //
-// [TestTransport] does the same for a transport. example_ndjson_test.go in this
+// [TestStore] does the same for a session.Store, and [TestTransport] for
+// a transport. example_ndjson_test.go in this
 // folder holds a whole one of a hundred lines, and its client half.
 //
 // A clause that fails prints its sentence, which begins with MUST or SHOULD,
@@ -22,5 +23,6 @@
 // nothing. So what open starts there must run in the process, end with the log's
 // Close, and not wait for a real network.
 //
-// The suite is itself tested with logs that are broken in one way each.
+// The suite is itself tested with logs, stores and transports that are broken in
+// one way each.
 package conformance

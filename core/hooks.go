@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"github.com/throughline/throughline/eventlog"
 	"github.com/throughline/throughline/session"
@@ -145,8 +146,12 @@ func (e *Engine) connect(ctx context.Context, who Client) (w Welcome, err error)
 	if err != nil {
 		return Welcome{}, e.answerOf(ctx, err, "not allowed to connect")
 	}
-	if len(w.Info) > session.MaxInfo || w.Info != nil && !json.Valid(w.Info) {
-		e.o.Logger.Error("OnConnect gave an Info that is not JSON, or too long", "bytes", len(w.Info), "most", session.MaxInfo)
+	if lease := (session.Lease{Info: w.Info, For: time.Second}); len(w.Info) > 0 {
+		if err := lease.Check(who.Namespace); err != nil {
+			e.o.Logger.Error("OnConnect gave an Info that can't be", "error", err)
+			w.Info = nil
+		}
+	} else {
 		w.Info = nil
 	}
 	return w, nil

@@ -194,6 +194,10 @@ func (l *line) grant(asks []transport.Subscription, names []string) []transport.
 	asks = slices.Clip(asks)
 	for _, name := range names {
 		if !l.granted[name] && !asked[name] {
+			if len(asks) >= l.engine.o.MaxChannels {
+				l.engine.o.Logger.Error("OnConnect named more channels than a client may have", "most", l.engine.o.MaxChannels)
+				break
+			}
 			asks = append(asks, transport.Subscription{Channel: name})
 		}
 		l.granted[name] = true
@@ -218,9 +222,12 @@ func (l *line) lease() session.Held {
 	return session.Held{Namespace: l.peer.Namespace, ID: l.client.Session, Line: l.number}
 }
 
-// held are the channels that the client has, in order. It is called where names
-// is owned.
-func (l *line) held() []string { return slices.Sorted(maps.Keys(l.names)) }
+// held are the channels that the client has, in order, or as many as a lease
+// may have. It is called where names is owned.
+func (l *line) held() []string {
+	names := slices.Sorted(maps.Keys(l.names))
+	return names[:min(len(names), session.MaxLeaseChannels)]
+}
 
 // refusesAll reports whether the refusal of one channel refuses the hello: in
 // plain use, and if it is this server that is not able.
