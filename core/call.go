@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"github.com/throughline/throughline/eventlog"
 	"github.com/throughline/throughline/transport"
@@ -66,12 +67,14 @@ func (e *Engine) startCall(ctx context.Context, peer transport.Peer, who Client,
 		return
 	}
 	began := e.spawn(func() {
-		defer e.calls.give(name)
 		ctx, cancel := context.WithTimeout(ctx, e.o.CallTimeout)
 		defer cancel()
 		defer context.AfterFunc(e.ctx, cancel)()
-		defer context.AfterFunc(ctx, func() { reply(transport.Payload{}, errUnknownCall) })()
-		reply(e.call(ctx, peer, who, c))
+		var gate callGate
+		defer context.AfterFunc(ctx, func() { reply(transport.Payload{}, e.brokenOff(c, gate.shut())) })()
+		p, r := e.call(ctx, peer, who, c, &gate)
+		e.calls.give(name) // before the answer, after which the next may come
+		reply(p, r)
 	})
 	if !began {
 		e.calls.give(name)
@@ -79,10 +82,29 @@ func (e *Engine) startCall(ctx context.Context, peer transport.Peer, who Client,
 	}
 }
 
-var errUnknownCall = transport.Refuse(transport.CodeUnknown, "the call was not answered in time; it may have been done all the same")
+// A callGate decides whether a call's handler ran: it is passed or shut, once.
+type callGate struct{ state atomic.Int32 }
+
+// pass reports whether the handler may run.
+func (g *callGate) pass() bool { return g.state.CompareAndSwap(0, 1) }
+
+// shut reports whether the handler runs or ran; if not, it won't.
+func (g *callGate) shut() (ran bool) { return !g.state.CompareAndSwap(0, 2) && g.state.Load() == 1 }
+
+// brokenOff says what became of a call whose time is over. One that may be
+// repeated is, elsewhere, if it is this server that ends.
+func (e *Engine) brokenOff(c *transport.Call, ran bool) *transport.Refusal {
+	switch {
+	case e.ctx.Err() != nil && (c.Key != "" || !ran):
+		return e.shutdown()
+	case !ran:
+		return e.refusal(context.DeadlineExceeded)
+	}
+	return transport.Refuse(transport.CodeUnknown, "the call was not answered in time; it may have been done all the same")
+}
 
 // call asks for the right, and OnCall.
-func (e *Engine) call(ctx context.Context, peer transport.Peer, who Client, c *transport.Call) (p transport.Payload, r *transport.Refusal) {
+func (e *Engine) call(ctx context.Context, peer transport.Peer, who Client, c *transport.Call, gate *callGate) (p transport.Payload, r *transport.Refusal) {
 	if e.o.OnCall == nil {
 		return p, transport.Refuse(transport.CodeNotFound, "there are no calls here: the program that runs this server has to set Options.OnCall")
 	}
@@ -92,6 +114,9 @@ func (e *Engine) call(ctx context.Context, peer transport.Peer, who Client, c *t
 	}
 	if err := e.Authorize(ctx, peer, Call, ch); err != nil {
 		return p, e.refusal(err)
+	}
+	if !gate.pass() {
+		return p, e.brokenOff(c, false)
 	}
 	err := e.guard("OnCall", func() (err error) {
 		p, err = e.o.OnCall(ctx, Request{Client: who, Name: c.Name, Payload: c.Payload, Key: c.Key})
@@ -109,7 +134,7 @@ func (e *Engine) call(ctx context.Context, peer transport.Peer, who Client, c *t
 	case errors.As(err, &r) && FitCode(r.Code):
 		return transport.Payload{}, r
 	case ctx.Err() != nil:
-		return transport.Payload{}, errUnknownCall
+		return transport.Payload{}, e.brokenOff(c, true)
 	}
 	e.o.Logger.Warn("OnCall failed", "call", c.Name, "error", err)
 	return transport.Payload{}, transport.Refuse(transport.CodeFailed, "the handler of this call failed")

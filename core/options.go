@@ -84,8 +84,8 @@ type Options struct {
 	LagWindow time.Duration
 	// EvictionDelay is when an evicted client may come back. Default 5 s.
 	EvictionDelay time.Duration
-	// PublishTimeout is how long one frame of a batch may take: Authorize, the
-	// hook and the log. Default 10 s.
+	// PublishTimeout is how long a batch may take: Authorize, the hook and the
+	// log. Default 10 s.
 	PublishTimeout time.Duration
 	// CallTimeout is how long a call may take before it is answered unknown.
 	// Default 30 s.

@@ -13,16 +13,29 @@ import (
 // error is a *transport.Refusal, or one of the log's. tried reports whether the
 // log was asked.
 func (e *Engine) Publish(ctx context.Context, peer transport.Peer, p *Publication, producer eventlog.Producer) (at eventlog.Position, duplicate, tried bool, err error) {
-	if err := p.Channel.Check(); err != nil {
-		return at, false, false, transport.Refuse(transport.CodeBadChannel, "%v", err)
-	}
-	for i := range p.Messages {
-		if err := p.Messages[i].Check(0); err != nil {
-			return at, false, false, transport.Refuse(transport.CodeInvalid, "%v", err)
-		}
+	if r := p.check(); r != nil {
+		return at, false, false, r
 	}
 	ctx, cancel := context.WithTimeout(ctx, e.o.PublishTimeout)
 	defer cancel()
+	return e.publish(ctx, peer, p, producer)
+}
+
+// check refuses what would be refused whenever and wherever it came.
+func (p *Publication) check() *transport.Refusal {
+	if err := p.Channel.Check(); err != nil {
+		return transport.Refuse(transport.CodeBadChannel, "%v", err)
+	}
+	for i := range p.Messages {
+		if err := p.Messages[i].Check(0); err != nil {
+			return transport.Refuse(transport.CodeInvalid, "%v", err)
+		}
+	}
+	return nil
+}
+
+// publish is Publish of what was checked.
+func (e *Engine) publish(ctx context.Context, peer transport.Peer, p *Publication, producer eventlog.Producer) (at eventlog.Position, duplicate, tried bool, err error) {
 	if err := e.Authorize(ctx, peer, Publish, p.Channel); err != nil {
 		return at, false, false, err
 	}
@@ -48,21 +61,29 @@ func (e *Engine) publishing(ctx context.Context, p *Publication) error {
 }
 
 // publishBatch works on a producer's batch, in order, up to the first frame that
-// can be neither done nor refused for good (PROTOCOL P9.4, P9.5).
+// can be neither done nor refused for good (PROTOCOL P9.4, P9.5). All of it has
+// PublishTimeout, so that a repeat is done with long before its producer may be
+// forgotten.
 func (e *Engine) publishBatch(ctx context.Context, peer transport.Peer, who Client, batch *transport.Publish) *transport.Frame {
 	answer := &transport.Frame{Kind: transport.FramePublished}
 	owner := peer.Subject
 	if owner == "" {
 		owner = peer.Addr
 	}
+	ctx, cancel := context.WithTimeout(ctx, e.o.PublishTimeout)
+	defer cancel()
 	for i := range batch.Frames {
 		f := &batch.Frames[i]
 		p := &Publication{
 			Client: who, Channel: eventlog.Channel{Namespace: peer.Namespace, Name: f.Channel}, Messages: f.Messages,
 			Producer: batch.Producer, Number: f.Seq, Repeat: f.Repeat,
 		}
+		if r := p.check(); r != nil { // on a repeat, too
+			answer.Published = append(answer.Published, transport.Published{Seq: f.Seq, Refused: r})
+			continue
+		}
 		// The prefix keeps these names apart from those made of an Idempotency-Key.
-		at, duplicate, tried, err := e.Publish(ctx, peer, p, eventlog.Producer{Owner: owner, ID: "p:" + batch.Producer, Seq: f.Seq})
+		at, duplicate, tried, err := e.publish(ctx, peer, p, eventlog.Producer{Owner: owner, ID: "p:" + batch.Producer, Seq: f.Seq})
 		entry := transport.Published{Seq: f.Seq, At: at, Duplicate: duplicate}
 		if err != nil {
 			entry = e.unpublished(f, tried, err)
@@ -76,13 +97,13 @@ func (e *Engine) publishBatch(ctx context.Context, peer transport.Peer, who Clie
 }
 
 // unpublished says what the error of a frame means to its producer. On a repeat
-// nobody knows what became of the earlier copy, unless each copy is refused.
+// nobody knows what became of the earlier copy.
 func (e *Engine) unpublished(f *transport.PublishFrame, tried bool, err error) transport.Published {
 	r, final := e.PublishRefusal(err)
 	switch {
 	case !final:
 		return transport.Published{Seq: f.Seq, Retry: r, Tried: tried}
-	case f.Repeat && r.Code != transport.CodeBadChannel && (tried || r.Code != transport.CodeInvalid):
+	case f.Repeat:
 		r = transport.Refuse(transport.CodeUnknown, "this repeat was refused (%s), and nobody remembers what became of the first", r.Code)
 	}
 	return transport.Published{Seq: f.Seq, Refused: r}

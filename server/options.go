@@ -139,8 +139,9 @@ type Options struct {
 	// page of such an origin acts with its user's cookies.
 	AllowedOrigins []string
 
-	// PublishTimeout is how long a publish may take: Authorize, OnPublish and
-	// the log. Default 10 s.
+	// PublishTimeout is how long a publish may take, or a batch of them:
+	// Authorize, OnPublish and the log. Default 10 s. Keep it well below how
+	// long the log remembers producers.
 	PublishTimeout time.Duration
 	// CallTimeout is how long a call may take before it is answered unknown.
 	// Default 30 s.

@@ -18,8 +18,9 @@ func (s *Server) serveUp(w http.ResponseWriter, r *http.Request, peer transport.
 }
 
 func (s *Server) up(w http.ResponseWriter, r *http.Request, peer transport.Peer) (*transport.Frame, error) {
-	// One message of the log's bound, in base64, and what stands around it.
-	limit := int64(s.maxData())*4/3 + s.o.MaxFrame
+	// One message of the log's bound, of which JSON may escape each byte by six,
+	// and what stands around it.
+	limit := int64(s.maxData())*6 + s.o.MaxFrame
 	body, err := transport.ReadBody(w, r, limit, s.o.HelloTimeout)
 	if err != nil {
 		return nil, err

@@ -101,6 +101,20 @@ func (c *Conn) Reset() {
 	c.in.fail(errReset)
 }
 
+// CutAfter breaks the connection after so many bytes more of the peer's.
+func (c *Conn) CutAfter(k int) {
+	c.in.mu.Lock()
+	defer c.in.mu.Unlock()
+	c.in.cutAfter(k)
+}
+
+// HoldWrites keeps what is written at this end, and its close, from the peer
+// until release is called. A Reset loses what is held.
+func (c *Conn) HoldWrites() (release func()) { return c.out.hold() }
+
+// HoldReads is HoldWrites at the peer's end.
+func (c *Conn) HoldReads() (release func()) { return c.in.hold() }
+
 // LocalAddr implements [net.Conn].
 func (c *Conn) LocalAddr() net.Addr { return addr{} }
 
@@ -128,6 +142,7 @@ type half struct {
 	ended   bool  // no more will be written
 	err     error // both ends fail
 	left    int   // bytes until it is cut; negative: it isn't
+	held    bool  // the reader sees nothing of it
 	readers deadline
 	writers deadline
 }
@@ -147,6 +162,11 @@ func (h *half) read(p []byte) (int, error) {
 		switch {
 		case errors.Is(h.err, net.ErrClosed):
 			return 0, h.err
+		case h.held && h.readers.over():
+			return 0, os.ErrDeadlineExceeded
+		case h.held:
+			h.changed.Wait()
+			continue
 		case len(h.buf) > 0 && len(p) > 0:
 			n := copy(p, h.buf)
 			h.buf = h.buf[n:]
@@ -210,7 +230,22 @@ func (h *half) fail(err error) {
 	if h.err == nil {
 		h.err = err
 	}
+	if h.held {
+		h.buf, h.held = nil, false
+	}
 	h.changed.Broadcast()
+}
+
+func (h *half) hold() (release func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.held = true
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.held = false
+		h.changed.Broadcast()
+	}
 }
 
 // A deadline of the readers or writers of a half; guarded by its mu.
