@@ -227,26 +227,6 @@ func TestClientSurvivesCuts(t *testing.T) {
 	}
 }
 
-// The answers of publishes are lost after the server appended them: repeats
-// must not appear twice.
-func TestClientPublishesOnce(t *testing.T) {
-	w := start(t, server.Options{})
-	asked := 0
-	w.onRequest(func(carrier string, l *line) {
-		if carrier == "publish" {
-			if asked++; asked%3 == 0 {
-				l.cutAfter(10, true)
-			}
-		}
-	})
-	c := newChat(t, w, "ada", "bob")
-	c.on("websocket")
-	c.finish()
-	if n := w.count("publish"); n < 10 {
-		t.Errorf("the publishes did not go through the gate: %d", n)
-	}
-}
-
 // The oracle has to bite: a WebSocket message that a server keeps back is found
 // out.
 func TestLostMessageIsSeen(t *testing.T) {

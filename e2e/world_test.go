@@ -48,7 +48,7 @@ func start(t *testing.T, o server.Options) *world {
 		o.Log = log
 	}
 	srv := serve(t, o)
-	g := &gate{next: srv, lines: map[*line]string{}, forbidden: map[string]bool{}, requests: map[string]int{}}
+	g := &gate{next: srv, lines: map[*line]string{}, forbidden: map[string]bool{}}
 	origin := listen(t, g)
 	w := &world{T: t, gate: g, srv: srv, log: o.Log, origin: origin, base: origin + "/realtime"}
 	t.Cleanup(func() { _ = w.srv.Close() }) // before the listener, so that its goodbyes are heard
@@ -118,14 +118,13 @@ func (w *world) head(channel string) string {
 
 // A gate stands before a server and does what networks and proxies do: it
 // forbids carriers (named as the last element of their path: ws, sse, poll,
-// publish), kills their connections, and spoils single ones.
+// up, publish), kills their connections, and spoils single ones.
 type gate struct {
 	mu        sync.Mutex
 	next      http.Handler                  // guarded by mu
 	forbidden map[string]bool               // guarded by mu
 	lines     map[*line]string              // guarded by mu: those that are open, and their carrier
 	meet      func(carrier string, l *line) // guarded by mu: called with each request
-	requests  map[string]int                // guarded by mu: let through, by carrier
 }
 
 // forbid closes the gate to carriers and breaks the connections they have.
@@ -158,13 +157,6 @@ func (g *gate) killLocked(carrier string) {
 			l.reset()
 		}
 	}
-}
-
-// count returns how many requests of a carrier were let through.
-func (g *gate) count(carrier string) int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.requests[carrier]
 }
 
 // onRequest has f called with each request that is let through, before it is
@@ -203,7 +195,6 @@ func (g *gate) admit(carrier string, l *line) http.Handler {
 		return nil
 	}
 	g.lines[l] = carrier
-	g.requests[carrier]++
 	if g.meet != nil {
 		g.meet(carrier, l)
 	}

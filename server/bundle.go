@@ -13,6 +13,10 @@ import (
 var (
 	//go:embed client.js
 	clientModule []byte
+	//go:embed call.js
+	callModule []byte
+	//go:embed presence.js
+	presenceModule []byte
 	//go:embed client.global.js
 	clientGlobal []byte
 )
@@ -25,6 +29,8 @@ type bundle struct {
 
 var bundles = map[string]bundle{
 	"client.js":        newBundle(clientModule),
+	"call.js":          newBundle(callModule),
+	"presence.js":      newBundle(presenceModule),
 	"client.global.js": newBundle(clientGlobal),
 }
 

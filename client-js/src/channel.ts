@@ -1,36 +1,39 @@
 import { ThroughlineError } from "./error.js";
-import type { Publisher } from "./publisher.js";
+import type { Outbox } from "./outbox.js";
 import { onAbort } from "./signal.js";
-import type { Sink, Subscription } from "./subscription.js";
+import { settled, type Host, type Sink, type Subscription } from "./subscription.js";
 import type { Channel, ChannelEvent, Gap, Position, SignalOptions } from "./types.js";
 
 /** What a handle needs of its client. */
-export interface Home {
+export interface Home extends Pick<Host, "guard"> {
   /** Puts a sink on the channel of this name, connecting if need be. */
   join(name: string, sink: Sink, after: string): Subscription | undefined;
-  publish: Publisher["publish"];
-  guard(call: () => void): void;
+  publish: Outbox["publish"];
   report(message: string, cause: unknown): void;
 }
 
 /** A handle: the thread of one user of a channel, across all its uses. */
 export function channel<T>(home: Home, name: string, after: string): Channel<T> {
   const gaps = new Set<(gap: Gap) => void>();
-  /** What receives now, and where each would go on: at what the application was given last. */
-  const uses = new Map<Sink, () => Position | undefined>();
+  /** What receives now. */
+  const uses = new Set<Sink>();
   let place = /^(latest|earliest|last=)/.test(after) ? undefined : (after as Position);
 
-  /** Puts a sink in place. What comes back takes it away, and notes where it had got to. */
-  function use(sink: Sink, unread?: () => Position | undefined): [leave: () => void, drained: () => void] {
-    sink.at = [...uses.keys()][0]?.at ?? place;
-    // What was not passed on yet, an event or a gap, is not behind us: it comes again.
-    const got = (): Position | undefined => unread?.() ?? sink.gap?.from ?? sink.at ?? place;
-    uses.set(sink, got);
+  /** Was told at once, and is still to be carried by an event. */
+  let lost: Gap | undefined;
+
+  /** Puts a sink in place. What comes back takes it away, and notes how far the application is: what waits in the sink comes again. */
+  function use(sink: Sink): [leave: () => void, drained: () => void] {
+    sink.here = [...uses][0]?.here ?? place;
+    sink.gap = lost;
+    lost = undefined;
+    uses.add(sink);
     const subscription = home.join(name, sink, after);
     return [
       () => {
         if (!uses.delete(sink)) return;
-        place = got();
+        place = settled(sink);
+        if (place === sink.here) lost = sink.gap;
         subscription?.leave(sink);
       },
       () => subscription?.drained(),
@@ -40,66 +43,81 @@ export function channel<T>(home: Home, name: string, after: string): Channel<T> 
   function events({ signal }: SignalOptions = {}): AsyncIterableIterator<ChannelEvent<T>> {
     type Result = IteratorResult<ChannelEvent<T>, undefined>;
     const buffer: ChannelEvent<T>[] = [];
-    const readers: { resolve(result: Result): void; reject(error: ThroughlineError): void }[] = [];
-    let state: "new" | "open" | "ended" = "new";
+    /** Who waits for an event, and how many those are: at once there may be an event for each. */
+    let wake: (() => void)[] = [];
+    let hungry = 0;
+    let state: undefined | "open" | "ended";
     let failure: ThroughlineError | undefined;
-    let leave = (): void => {};
-    let drained = (): void => {};
-    let forget = (): void => {};
-    let last: Position | undefined;
+    let leave: (() => void) | undefined;
+    let drained: (() => void) | undefined;
+    let forget: (() => void) | undefined;
+    /** The position of the event in the application's hands. */
+    let given: Position | undefined;
     const end: Result = { done: true, value: undefined };
 
     const sink: Sink = {
       gaps,
       take: (event) => {
-        const reader = readers.shift();
-        if (!reader) return void buffer.push(event as ChannelEvent<T>);
-        last = event.position;
-        reader.resolve({ done: false, value: event as ChannelEvent<T> });
+        buffer.push(event as ChannelEvent<T>);
+        stir();
       },
       end: (error) => {
         state = "ended";
-        const first = error && readers.shift();
-        if (first) first.reject(error);
-        else failure = error;
-        readers.splice(0).forEach((reader) => reader.resolve(end));
-        if (!buffer.length) leave();
+        failure = error;
+        stir();
       },
-      waiting: () => buffer.length,
+      waiting: () => buffer.length - hungry,
     };
+
+    function stir(): void {
+      wake.forEach((done) => done());
+      wake = [];
+    }
 
     function start(): void {
       state = "open";
-      [leave, drained] = use(sink, () => (buffer.length ? last : undefined));
+      [leave, drained] = use(sink);
       forget = onAbort(signal, stop);
+    }
+
+    /** Who asks for the next event, or leaves, is done with the one before. */
+    function settle(): void {
+      sink.handled = given ?? sink.handled;
+      given = undefined;
+      sink.busy = buffer.length > 0;
     }
 
     function stop(): void {
       state = "ended";
-      leave();
+      settle();
+      leave?.();
       buffer.length = 0;
       failure = undefined;
-      forget();
-      readers.splice(0).forEach((reader) => reader.resolve(end));
+      forget?.();
+      stir();
     }
 
     return {
-      next() {
-        if (state === "new") start();
-        const event = buffer.shift();
-        if (event) {
-          last = event.position;
-          drained();
-          return Promise.resolve({ done: false, value: event });
+      async next() {
+        if (!state) start();
+        settle();
+        hungry++;
+        while (!buffer.length && state === "open") await new Promise<void>((done) => wake.push(done));
+        hungry--;
+        const value = buffer.shift();
+        if (value) {
+          given = value.position;
+          drained!();
+          return { done: false, value };
         }
-        if (state === "open") return new Promise((resolve, reject) => readers.push({ resolve, reject }));
         const error = failure;
         stop();
-        return error ? Promise.reject(error) : Promise.resolve(end);
+        if (error) throw error;
+        return end;
       },
-      return() {
+      async return() {
         stop();
-        return Promise.resolve(end);
+        return end;
       },
       [Symbol.asyncIterator]() {
         return this;
@@ -110,20 +128,27 @@ export function channel<T>(home: Home, name: string, after: string): Channel<T> 
   return {
     name,
     get position() {
-      for (const got of uses.values()) return got();
-      return place;
+      const [first] = uses;
+      return first ? settled(first) : place;
     },
     events,
     [Symbol.asyncIterator]: () => events(),
     subscribe(callback, { signal, onError } = {}) {
       if (signal?.aborted) return () => {};
       const stop = (): void => {
+        sink.busy = false;
         leave();
         forget();
       };
       const sink: Sink = {
         gaps,
-        take: (event) => callback(event as ChannelEvent<T>),
+        take: (event) => {
+          try {
+            callback(event as ChannelEvent<T>);
+          } finally {
+            sink.busy = false;
+          }
+        },
         end: (error) => {
           stop();
           if (error) home.guard(() => (onError ? onError(error) : home.report(`the channel ${name} ended`, error)));

@@ -1,14 +1,14 @@
 import { backoff } from "./backoff.js";
-import { channel, listen } from "./channel.js";
+import { channel, listen, type Home } from "./channel.js";
 import { defaultTiming, surroundings } from "./env.js";
-import { aborted, broken, fromWire, ThroughlineError } from "./error.js";
-import { deadline, initial, reduce, view, type Effect, type PolicyEvent } from "./policy.js";
+import { asError, broken, fromWire, type ThroughlineError } from "./error.js";
+import { ALL, policy as newPolicy } from "./policy.js";
+import { outbox } from "./outbox.js";
 import { openPoll } from "./poll.js";
-import { publisher } from "./publisher.js";
 import { openSSE } from "./sse.js";
 import { subscription, type Host, type Sink, type Subscription } from "./subscription.js";
-import type { Channel, ChannelOptions, Client, Env, Gap, Options, State, Timing, Transport } from "./types.js";
-import type { Carrier, Frame, Opener, Owner, Wire } from "./wire.js";
+import type { Channel, ChannelOptions, Client, Env, Internal, Options, State, Timing, Transport } from "./types.js";
+import { post, type Carrier, type Frame, type Opener, type Owner, type Session, type Wire } from "./wire.js";
 import { openWebSocket } from "./ws.js";
 
 const openers: Record<Transport, Opener> = { websocket: openWebSocket, sse: openSSE, poll: openPoll };
@@ -23,10 +23,9 @@ interface Running {
   /** When the policy last heard of it, and whether it knows of an event. */
   told: number;
   fed: boolean;
+  /** What was said on it and awaits an answer: calls by their ids, the batch of publishes as 0. */
+  readonly awaited: Map<number, (answer?: Frame) => void>;
 }
-
-/** Without the `now` and `random` that every event of the policy gets here. */
-type Bare<E> = E extends unknown ? Omit<E, "now" | "random"> : never;
 
 /**
  * A client of the Throughline server mounted at `url`, which is relative to the page or absolute.
@@ -38,24 +37,27 @@ export function connect(url: string, options: Options = {}): Client {
   const running = new Map<number, Running>();
   const subscriptions = new Map<string, Subscription>();
   const watchers = new Set<(state: State) => void>();
-  const warned = new Set<string>();
-  const events: PolicyEvent[] = [];
-  let allowed = options.transports ?? (["websocket", "sse", "poll"] as const);
-  let policy = initial(usable());
-  let shown: State = view(policy);
+  const happenings: (() => void)[] = [];
+  let allowed = options.transports ?? ALL;
+  const policy = newPolicy(usable(), timing, { open, close, remember: memory });
+  let shown = policy.view();
   let timer: unknown;
   let pending = false;
-  let address: Wire | undefined;
+  /** Others are asked about than the line was told (P10.1). */
+  let news = false;
+  const session: Session = { token: "", remembered: 300_000, limit: 65_536 };
+  /** Gives up what awaits an answer, each. */
+  const asking = new Set<AbortController>();
 
   // Surroundings
 
   function wire(): Wire {
-    return (address ??= {
+    return {
       base: new URL(url, env.base).href.replace(/\/+$/, ""),
       env,
       timing,
       credentials: options.credentials ?? "same-origin",
-    });
+    };
   }
 
   function usable(): Transport[] {
@@ -85,33 +87,38 @@ export function connect(url: string, options: Options = {}): Client {
 
   // The policy and its effects
 
-  function dispatch(event: Bare<PolicyEvent>): void {
-    events.push({ ...event, now: env.now(), random: env.random() } as PolicyEvent);
-    if (events.length > 1) return; // whoever is at work takes it
-    for (; events[0]; events.shift()) {
-      const [next, effects] = reduce(policy, events[0], timing);
-      policy = next;
-      effects.forEach(perform);
+  /** Tells the policy that something happened. */
+  function happen(what: () => void): void {
+    happenings.push(what);
+    if (happenings.length > 1) return; // whoever is at work takes it
+    for (; happenings[0]; happenings.shift()) {
+      policy.moment(env.now(), env.random());
+      happenings[0]();
     }
     schedule();
     show();
   }
 
-  function perform(effect: Effect): void {
-    if (effect.type === "open") return open(effect.line, effect.transport, effect.probe, effect.over);
-    if (effect.type === "remember") return void memory(effect.transport, effect.demoted);
-    running.get(effect.line)?.carrier?.close();
-    running.delete(effect.line);
+  function close(id: number): void {
+    forget(id)?.carrier?.close();
+  }
+
+  /** Of a line that was left nothing is heard, also no answers. */
+  function forget(id?: number): Running | undefined {
+    const line = running.get(id!);
+    running.delete(id!);
+    line?.awaited.forEach((answer) => answer());
+    return line;
   }
 
   function schedule(): void {
     env.clearTimeout(timer);
-    const due = deadline(policy);
-    if (due < Infinity) timer = env.setTimeout(() => dispatch({ type: "tick" }), Math.min(Math.max(0, due - env.now()), 2 ** 31 - 1));
+    const due = policy.deadline();
+    if (due < Infinity) timer = env.setTimeout(() => happen(policy.tick), Math.min(due - env.now(), 2 ** 31 - 1));
   }
 
   function show(): void {
-    const state = view(policy);
+    const state = policy.view();
     if (JSON.stringify(state) === JSON.stringify(shown)) return;
     shown = state;
     if (state.name === "failed") endAll(state.error);
@@ -121,16 +128,14 @@ export function connect(url: string, options: Options = {}): Client {
   // Lines
 
   function open(id: number, transport: Transport, probe: boolean, over?: number): void {
-    /** Of a line that was left nothing is heard. */
     const current = (): boolean => running.get(id) === line;
     const owner: Owner = {
       hello: () => JSON.stringify({ hello: hello(id, line) }),
       frame: (frame) => current() && receive(id, line, frame),
-      end: (error, spoken) => current() && dispatch({ type: "end", line: id, error, spoken }),
+      end: (error) => current() && ended(id, error),
     };
-    const line: Running = { probe, greeted: false, opened: false, told: 0, fed: false };
-    const way = running.get(over!);
-    running.delete(over!);
+    const line: Running = { probe, greeted: false, opened: false, told: 0, fed: false, awaited: new Map() };
+    const way = forget(over);
     running.set(id, line);
     if (way?.carrier?.adopt) {
       line.carrier = way.carrier;
@@ -141,60 +146,85 @@ export function connect(url: string, options: Options = {}): Client {
     try {
       line.carrier = openers[transport](wire(), owner);
     } catch (cause) {
-      owner.end(broken(String(cause)), false);
+      owner.end(asError(cause));
     }
+  }
+
+  function ended(id: number, error: ThroughlineError): void {
+    if (error.code === "superseded") session.token = ""; // somebody else uses it (P6.17)
+    happen(() => policy.end(id, error));
   }
 
   function hello(id: number, line: Running): object {
     line.greeted = true;
     if (line.probe) return { version: 1, line: id, probe: true };
-    const wanted = [...subscriptions.values()].filter((one) => {
-      one.wire = one.wanted() ? "on" : "none";
-      if (!one.sinks.size) subscriptions.delete(one.name);
-      return one.wanted();
-    });
-    return { version: 1, line: id, channels: wanted.map((one) => one.presented()) };
+    news = false;
+    const channels: object[] = [];
+    for (const one of subscriptions.values()) {
+      one.wire = one.wanted() ? "on" : !one.used() || one.resting ? "none" : line.carrier?.send ? "leaving" : "paused";
+      if (!one.used()) subscriptions.delete(one.name);
+      else if (one.wire !== "none") channels.push(one.presented());
+    }
+    return { version: 1, token: session.token, line: id, channels, presence: internal.presence?.list() };
   }
 
   function receive(id: number, line: Running, frame: Frame): void {
+    const { open } = frame;
+    // After a second hello (P6.8) the probe's frames may still be under way.
+    if (!line.opened && open?.line !== id) return;
+    Object.assign(session, open);
     if (!line.opened) {
-      // After a second hello (P6.8) the probe's frames may still be under way.
-      if (frame.open?.line !== id) return;
       line.opened = true;
       line.told = env.now();
-      dispatch({ type: "open", line: id, heartbeat: frame.open.heartbeat });
-    } else if (frame.close) {
-      dispatch({ type: "end", line: id, error: fromWire(frame.close), spoken: true });
-    } else {
-      if (frame.channel && !line.probe) deliver(frame.channel, frame);
-      heard(id, line, !!frame.type);
+      return happen(() => policy.open(id, open!.heartbeat));
     }
+    if (frame.close) return ended(id, fromWire(frame.close));
+    const answered = frame.published ? 0 : frame.answer?.id;
+    line.awaited.get(answered!)?.(frame);
+    line.awaited.delete(answered!);
+    if (frame.presence) guard(() => internal.presence?.hear(frame));
+    else if (frame.channel && !line.probe) deliver(frame.channel, frame);
+    heard(id, line, !!frame.type);
   }
 
   /** The policy needs the first event, and to hear now and then. */
   function heard(id: number, line: Running, event: boolean): void {
     const now = env.now();
-    const first = event && !line.fed;
-    if (!first && now - line.told < timing.proof) return;
+    if (now - line.told < timing.proof && (line.fed || !event)) return;
     line.told = now;
-    if (event) line.fed = true;
-    dispatch({ type: "heard", line: id, event });
+    line.fed ||= event;
+    happen(() => policy.heard(id, event));
   }
 
   // Channels
 
-  const host: Host = { changed, unheard, guard, buffer: Math.max(1, options.buffer ?? 1024) };
+  const host: Host & Pick<Home, "join" | "report"> = { join, report, changed, guard, console: env.console, buffer: Math.max(1, options.buffer ?? 1024) };
 
   function deliver(name: string, frame: Frame): void {
-    const one = subscriptions.get(name);
-    if (!one) return;
-    if (!frame.end) return one.take(frame);
+    let one = subscriptions.get(name);
+    if (!one && frame.position && !frame.type) {
+      // P6.19: the server gave it.
+      subscriptions.set(name, (one = subscription(name, host)));
+      one.wire = "on";
+      one.given = true;
+    }
+    if (!one || !frame.end) return one?.take(frame);
+    if (one.wire === "none") return;
     const error = fromWire(frame.end);
-    if (one.wire === "leaving") return one.rest(false);
-    if (one.wire === "none" || error.code === "unsubscribed") return; // the late echo of a channel that ended as we left it
+    if (error.code === "paused" || error.code === "unsubscribed") {
+      if (one.wire !== "leaving") return; // the late echo of a channel that ended as we left it
+      one.wire = error.code === "unsubscribed" ? "none" : one.used() ? "paused" : "leave";
+      return changed();
+    }
     if (error.class === "never") return one.end(error);
-    one.rest(true);
-    env.setTimeout(() => one.rest(false), (error.after ?? 0) + backoff(++one.attempt, env.random(), timing));
+    one.wire = "none";
+    one.resting = true;
+    const rested = one;
+    env.setTimeout(() => {
+      rested.resting = false;
+      changed();
+    }, (error.after ?? 0) + backoff(++one.attempt, env.random(), timing));
+    changed();
   }
 
   /** The changes of one turn of the page are one change. */
@@ -207,24 +237,36 @@ export function connect(url: string, options: Options = {}): Client {
     });
   }
 
+  /** The line that feeds. */
+  const feeding = (): Running | undefined => running.get(policy.feed()!);
+
   /** Brings the line that feeds to the channels wanted. */
   function settle(): void {
-    for (const one of subscriptions.values()) if (!one.sinks.size && one.wire === "none") subscriptions.delete(one.name);
-    const line = policy.feed && running.get(policy.feed.id);
-    if (!line?.greeted) return; // its hello will name them
-    const all = [...subscriptions.values()];
-    const leave = all.filter((one) => one.wire === "leave" || (one.wire === "on" && !one.wanted()));
-    const join = all.filter((one) => one.wire === "none" && one.wanted());
-    if (!leave.length && !join.length) return;
-    if (!line.carrier?.send) return dispatch({ type: "renew" });
-    for (const one of leave) one.wire = "leaving";
-    for (const one of join) one.wire = "on";
-    if (leave.length) line.carrier.send({ unsubscribe: leave.map((one) => one.name) });
-    if (join.length) line.carrier.send({ subscribe: join.map((one) => one.presented()) });
+    const feed = feeding();
+    const line = feed?.greeted ? feed : undefined; // else its hello will name them
+    const say: Record<string, unknown[]> = {};
+    for (const one of subscriptions.values()) {
+      const { wire } = one;
+      if (!one.used() && wire === "none") subscriptions.delete(one.name);
+      if (!line) continue;
+      if (wire === "pause" || wire === "leave") {
+        (say[wire === "pause" ? wire : "unsubscribe"] ??= []).push(one.name);
+        one.wire = "leaving";
+      } else if (one.wanted() && (wire === "none" || wire === "paused")) {
+        (say.subscribe ??= []).push(one.presented());
+        one.wire = "on";
+      }
+    }
+    if (line && news) say.presence = internal.presence!.list();
+    for (const verb in say) {
+      if (!line!.carrier?.send) return happen(policy.renew);
+      line!.carrier.send({ [verb]: say[verb] });
+    }
+    if (line) news = false;
   }
 
   function join(name: string, sink: Sink, after: string): Subscription | undefined {
-    if (policy.phase === "closed") return void sink.end();
+    if (shown.name === "closed") return void sink.end();
     start();
     const one = subscriptions.get(name) ?? subscription(name, host);
     subscriptions.set(name, one);
@@ -232,33 +274,73 @@ export function connect(url: string, options: Options = {}): Client {
     return one;
   }
 
-  function unheard(name: string, gap: Gap): void {
-    if (warned.has(name)) return;
-    warned.add(name);
-    env.console.warn(`throughline: events of ${name} are lost (${gap.reason}) and no onGap listens`, gap);
-  }
-
   function endAll(error?: ThroughlineError): void {
     for (const one of [...subscriptions.values()]) one.end(error);
   }
 
+  // Upstream
+
+  /** The WebSocket that feeds, if it is open. */
+  function speaking(): Running | undefined {
+    const line = feeding();
+    return line?.opened && line.carrier?.send ? line : undefined;
+  }
+
+  function up(frame: object, more: RequestInit): Promise<Response> {
+    return post(wire(), "/up", JSON.stringify({ up: { version: 1, token: session.token }, ...frame }), more);
+  }
+
+  /** Says one frame and gives the one that answers (P9.1). Rejects with the code `network` if nobody knows what became of it. */
+  async function ask(frame: object, id: number, ms: number): Promise<Frame> {
+    const control = new AbortController();
+    const lost = (): void => control.abort();
+    asking.add(control);
+    const timer = env.setTimeout(lost, ms);
+    try {
+      return await new Promise<Frame>((resolve, reject) => {
+        control.signal.onabort = () => reject(broken("no answer"));
+        const line = speaking();
+        // Who has not answered the last batch yet is not given another (P9.3).
+        if (line && !line.awaited.has(id) && new Blob([JSON.stringify(frame)]).size <= session.limit) {
+          line.awaited.set(id, (answer) => (answer ? resolve(answer) : lost()));
+          line.carrier!.send!(frame);
+        } else {
+          up(frame, { signal: control.signal }).then((response) => resolve(response.json())).catch((cause) => reject(asError(cause)));
+        }
+      });
+    } finally {
+      asking.delete(control);
+      env.clearTimeout(timer);
+    }
+  }
+
+  /** P6.20: this session is over. */
+  function goodbye(): void {
+    const line = speaking();
+    if (line) line.carrier!.send!({ close: {} });
+    else if (session.token) up({ close: { line: policy.feed() ?? policy.last() } }, { keepalive: true }).catch(() => {});
+    session.token = "";
+  }
+
   // The page
 
-  type Happening = "network" | "offline" | "sleep" | "wake" | "tick";
-  const on = (type: Happening) => () => dispatch({ type });
-  const pageEvents: Record<string, () => void> = {
-    online: on("network"),
-    offline: on("offline"),
-    pagehide: on("sleep"),
-    pageshow: on("wake"),
+  const on = (what: () => void) => () => happen(what);
+  const pageEvents: Record<string, (event: { persisted?: boolean }) => void> = {
+    online: on(policy.network),
+    offline: on(policy.suspected),
+    pagehide: (event) => {
+      if (!event.persisted) goodbye();
+      happen(policy.sleep);
+    },
+    pageshow: on(policy.wake),
     // Timers of a page that slept or was hidden come late.
-    visibilitychange: on("tick"),
-    resume: on("tick"),
+    visibilitychange: on(policy.tick),
+    resume: on(policy.tick),
   };
   let network = env.connection?.type;
   function onConnection(): void {
     const type = env.connection?.type;
-    if (type !== network) dispatch({ type: "network" });
+    if (type !== network) happen(policy.network);
     network = type;
   }
 
@@ -270,12 +352,23 @@ export function connect(url: string, options: Options = {}): Client {
   // What the application calls
 
   function start(): void {
-    if (policy.phase === "idle") attend("addEventListener");
-    if (policy.phase === "idle" || policy.phase === "failed") dispatch({ type: "start", demoted: allowed.filter((name) => memory(name)) });
+    const { name } = shown;
+    if (name === "idle") attend("addEventListener");
+    if (name === "idle" || name === "failed") happen(() => policy.start(allowed.filter((one) => memory(one))));
   }
 
-  const publishing = publisher(wire);
-  const home = { join, publish: publishing.publish, guard, report };
+  const out = outbox(env, timing, session, options.outbox ?? 1000, ask);
+  const home: Home = { ...host, ...out };
+  const internal: Internal = {
+    env,
+    timing,
+    ask,
+    failure: fromWire,
+    announce() {
+      news = true;
+      changed();
+    },
+  };
 
   return {
     get state() {
@@ -287,16 +380,19 @@ export function connect(url: string, options: Options = {}): Client {
     },
     set transports(names) {
       allowed = [...names];
-      dispatch({ type: "allow", transports: usable() });
+      happen(() => policy.allow(usable()));
     },
     connect: start,
     channel: <T>(name: string, o: ChannelOptions = {}): Channel<T> => channel<T>(home, name, o.after ?? "latest"),
     close() {
-      if (policy.phase === "closed") return;
+      if (shown.name === "closed") return;
       attend("removeEventListener");
-      dispatch({ type: "close" });
-      publishing.close();
+      out.close();
+      goodbye();
+      happen(policy.close);
+      asking.forEach((control) => control.abort());
       endAll();
     },
+    internal,
   };
 }

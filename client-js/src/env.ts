@@ -26,18 +26,19 @@ interface Globals {
   navigator?: { connection?: Lifecycle & { type?: string } };
 }
 
-/** The globals of where we run. Wrapped, because browsers refuse `fetch` and timers called as methods of anything else. */
+/** The globals of where we run. Bound, because browsers refuse `fetch` and timers called as methods of anything else. */
 export function surroundings(): Env {
   const here = globalThis as unknown as Omit<typeof globalThis, keyof Globals> & Globals;
   return {
-    fetch: here.fetch && ((url, init) => here.fetch!(url, init)),
+    fetch: here.fetch?.bind(here),
     WebSocket: here.WebSocket as Env["WebSocket"],
     storage: storage(here),
-    now: () => Date.now(),
-    random: () => Math.random(),
+    now: Date.now,
+    steady: () => performance.now(),
+    random: Math.random,
     secret: () => here.crypto.getRandomValues(new Uint8Array(16)),
-    setTimeout: (callback, ms) => here.setTimeout(callback, ms),
-    clearTimeout: (timer) => here.clearTimeout(timer as number),
+    setTimeout: here.setTimeout.bind(here),
+    clearTimeout: here.clearTimeout.bind(here) as Env["clearTimeout"],
     lifecycle: here.addEventListener ? (here as unknown as Lifecycle) : undefined,
     connection: here.navigator?.connection,
     console: here.console,

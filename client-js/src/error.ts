@@ -22,8 +22,14 @@ export class ThroughlineError extends Error {
 /** A carrier that broke, for a reason nobody spoke. */
 export const broken = (message: string): ThroughlineError => new ThroughlineError("network", "now", message);
 
+/** Whatever was thrown: our own errors, or a carrier that broke. */
+export const asError = (cause: unknown): ThroughlineError => (cause instanceof ThroughlineError ? cause : broken(String(cause)));
+
+/** Nothing to come back for. */
+export const never = (code: string, message = code): ThroughlineError => new ThroughlineError(code, "never", message);
+
 /** The caller's own signal or `close()` ended it. */
-export const aborted = (message = "aborted"): ThroughlineError => new ThroughlineError("aborted", "never", message);
+export const aborted = (): ThroughlineError => never("aborted");
 
 /** The shape of a refusal on the wire (P6.9, P6.13, P8.1). */
 export interface WireError {

@@ -1,6 +1,6 @@
 /**
- * Which carrier feeds, which is probed, and when to come back: a pure reducer. No I/O, no clock, no randomness;
- * time and chance come in with each event, deadlines lie in the state, and what is to be done goes out as effects.
+ * Which carrier feeds, which is probed, and when to come back: a machine without I/O, clock or randomness.
+ * Time and chance come in with each event, deadlines lie in its state, and what is to be done is said at its port.
  *
  * The rules in short. Open is not works (P6.6). At first contact, and whenever the preferred carrier has failed three times in a row,
  * carriers race: the first carries the channels, the others join as probes, and the first to prove itself feeds. A better carrier
@@ -8,13 +8,13 @@
  * outage: the order stays, and we back off.
  */
 import { backoff } from "./backoff.js";
-import { broken, ThroughlineError } from "./error.js";
+import { broken, never, type ThroughlineError } from "./error.js";
 import type { State, Timing, Transport } from "./types.js";
 
 /** One thing the client opened (PROTOCOL §6). */
 export interface Line {
   readonly id: number;
-  readonly transport: Transport;
+  readonly via: Transport;
   readonly started: number;
   /** It goes on from one that had proved itself, so nobody needs to see it prove itself again. */
   readonly trusted: boolean;
@@ -22,7 +22,7 @@ export interface Line {
   proved?: number;
   /** An event came. */
   fed: boolean;
-  heartbeat: number;
+  beat: number;
   /** Dead if nothing happens until then. */
   until: number;
 }
@@ -41,156 +41,147 @@ export interface Health {
   demoted: boolean;
 }
 
-export interface Policy {
-  phase: "idle" | "active" | "waiting" | "failed" | "closed";
-  /** In the back/forward cache. */
-  asleep: boolean;
-  /** The carriers allowed, best first. */
-  order: readonly Transport[];
-  health: Record<Transport, Health>;
-  /** The number of the newest line. */
-  last: number;
-  feed?: Line;
-  probes: Line[];
-  /** The next connection is a race. */
-  race: boolean;
-  /** A race is on. */
-  racing: boolean;
-  /** Those who have not joined it yet, and when the next does. */
-  queue: Transport[];
-  joinAt: number;
-  /** How long the last line took to open. */
-  trip: number;
-  attempt: number;
-  retryAt: number;
-  /** The server said when to come back. */
-  ordered: boolean;
-  reason?: ThroughlineError;
-  /** When better carriers are probed, those still to probe this time, and the next step of `upward`. */
-  upAt: number;
-  better: Transport[];
-  step: number;
-  /** The network went away and nothing was heard since. */
-  suspect: boolean;
-}
-
-type Happening =
-  | { type: "start"; demoted: readonly Transport[] }
-  | { type: "open"; line: number; heartbeat: number }
-  /** A frame; `event` if it was one of a channel. May be thinned out, but not the first event nor the first frame late enough to prove. */
-  | { type: "heard"; line: number; event: boolean }
-  /** The line is over. `spoken`: the server said so. */
-  | { type: "end"; line: number; error: ThroughlineError; spoken: boolean }
-  | { type: "tick" }
-  /** The channels changed, and the feeding carrier can't take that in flight (P6.11). */
-  | { type: "renew" }
-  | { type: "allow"; transports: readonly Transport[] }
-  | { type: "network" }
-  | { type: "offline" }
-  | { type: "sleep" }
-  | { type: "wake" }
-  | { type: "close" };
-
-export type PolicyEvent = Happening & { now: number; random: number };
-
-export type Effect =
+/** What the policy has done. */
+export interface Port {
   /** `over`: the probe that showed the way; a WebSocket goes on with it (P6.8), anything else is opened anew. */
-  | { type: "open"; line: number; transport: Transport; probe: boolean; over?: number }
-  | { type: "close"; line: number }
-  | { type: "remember"; transport: Transport; demoted: boolean };
+  open(line: number, transport: Transport, probe: boolean, over?: number): void;
+  close(line: number): void;
+  remember(transport: Transport, demoted: boolean): void;
+}
 
 const MANY = 3;
-const ALL: readonly Transport[] = ["websocket", "sse", "poll"];
+/** Best first. */
+export const ALL: readonly Transport[] = ["websocket", "sse", "poll"];
 const well = (): Health => ({ misses: 0, flaps: 0, since: 0, died: 0, proved: -Infinity, demoted: false });
 
-export function initial(order: readonly Transport[]): Policy {
-  return {
-    phase: "idle", asleep: false, order, health: { websocket: well(), sse: well(), poll: well() },
-    last: 0, probes: [], race: true, racing: false, queue: [], joinAt: 0, trip: 0,
-    attempt: 0, retryAt: 0, ordered: false, upAt: Infinity, better: [], step: 0, suspect: false,
-  };
-}
-
-/** What the application sees. */
-export function view(s: Policy): State {
-  if (s.phase === "waiting") return { name: "waiting", retryAt: s.retryAt, reason: s.reason! };
-  if (s.phase === "failed") return { name: "failed", error: s.reason! };
-  if (s.phase !== "active") return { name: s.phase };
-  return works(s.feed) ? { name: "online", transport: s.feed!.transport } : { name: "connecting" };
-}
-
-/** When the next tick is due. */
-export function deadline(s: Policy): number {
-  const due = lines(s).map((line) => line.until);
-  if (s.phase === "waiting") due.push(s.retryAt);
-  if (s.racing && s.queue.length) due.push(s.joinAt);
-  if (mayRise(s)) due.push(s.upAt);
-  return s.asleep ? Infinity : Math.min(Infinity, ...due);
-}
-
-function copy(s: Policy): Policy {
-  const { websocket, sse, poll } = s.health;
-  return {
-    ...s, feed: s.feed && { ...s.feed }, probes: s.probes.map((line) => ({ ...line })), queue: [...s.queue], better: [...s.better],
-    health: { websocket: { ...websocket }, sse: { ...sse }, poll: { ...poll } },
-  };
-}
-
-const lines = (s: Policy): Line[] => (s.feed ? [s.feed, ...s.probes] : s.probes);
 /** It proved itself, or goes on from one that did. */
 const works = (line?: Line): boolean => !!(line && (line.proved || line.trusted));
 const doubtful = (health: Health): boolean => health.misses + health.flaps >= MANY;
-const mayRise = (s: Policy): boolean => !!s.feed?.proved && !s.racing && !s.probes.length;
 
-/** Takes one event: the state after it, and what is to be done. */
-export function reduce(before: Policy, event: PolicyEvent, t: Timing): [Policy, Effect[]] {
-  const { now, random } = event;
-  const s = copy(before);
-  const effects: Effect[] = [];
-  if (s.phase !== "closed") take(event);
-  return [s, effects];
+/** Decides over one client's lines. */
+export interface Policy {
+  /** Comes before all that happens: the time, and a number of chance. */
+  moment(now: number, random: number): void;
+  start(demoted: readonly Transport[]): void;
+  open(line: number, heartbeat: number): void;
+  /** A frame; `event` if it was one of a channel. May be thinned out, but not the first event nor the first frame late enough to prove. */
+  heard(line: number, event: boolean): void;
+  /** The line is over. */
+  end(line: number, error: ThroughlineError): void;
+  tick(): void;
+  /** P6.11: the channels changed, and the feeding carrier can't take that in flight. */
+  renew(): void;
+  allow(transports: readonly Transport[]): void;
+  network(): void;
+  suspected(): void;
+  sleep(): void;
+  wake(): void;
+  close(): void;
+  /** What the application sees. */
+  view(): State;
+  /** When the next tick is due. */
+  deadline(): number;
+  /** The number of the line that feeds, if there is one, and of the newest. */
+  feed(): number | undefined;
+  last(): number;
+}
 
-  function take(e: PolicyEvent): void {
-    switch (e.type) {
-      case "start":
-        if (s.phase === "active" || s.phase === "waiting") return;
-        for (const name of e.demoted) s.health[name].demoted = true;
-        s.attempt = 0;
-        s.race = true;
-        return begin();
-      case "open":
-        return at(e.line, (line) => opened(line, e.heartbeat));
-      case "heard":
-        return at(e.line, (line) => heard(line, e.event));
-      case "end":
-        return at(e.line, (line) => lost(line, e.error, e.spoken));
-      case "tick":
-        return tick();
-      case "renew":
-        return renew();
-      case "allow":
-        return allow(e.transports);
-      case "network":
-        return network();
-      case "offline":
-        s.suspect = true;
-        return;
-      case "sleep":
-        s.asleep = true;
-        return leave();
-      case "wake":
-        if (!s.asleep) return;
-        s.asleep = false;
-        return s.phase === "active" ? begin() : tick();
-      case "close":
-        leave();
-        s.phase = "closed";
-    }
+export function policy(order: readonly Transport[], t: Timing, port: Port): Policy {
+  const health: Record<Transport, Health> = { websocket: well(), sse: well(), poll: well() };
+  let phase: "idle" | "active" | "waiting" | "failed" | "closed" = "idle";
+  /** In the back/forward cache. */
+  let asleep = false;
+  /** The number of the newest line. */
+  let last = 0;
+  let feed: Line | undefined;
+  let probes: Line[] = [];
+  /** The next connection is a race. */
+  let race = true;
+  /** A race is on; those who have not joined it yet, and when the next does. */
+  let racing = false;
+  let queue: Transport[] = [];
+  let joinAt = 0;
+  /** How long the last line took to open. */
+  let trip = 0;
+  let attempt = 0;
+  let retryAt = 0;
+  /** The server said when to come back. */
+  let ordered = false;
+  let reason: ThroughlineError | undefined;
+  /** When better carriers are probed, those still to probe this time, and the next step of `upward`. */
+  let upAt = Infinity;
+  let better: Transport[] = [];
+  let step = 0;
+  /** The network went away and nothing was heard since. */
+  let suspect = false;
+  /** Of what happens now. */
+  let now = 0;
+  let random = 0;
+
+  return {
+    moment(time, chance) {
+      now = time;
+      random = chance;
+    },
+    start(demoted) {
+      if (phase !== "idle" && phase !== "failed") return;
+      for (const name of demoted) health[name].demoted = true;
+      attempt = 0;
+      race = true;
+      begin();
+    },
+    open: (id, heartbeat) => at(id, (line) => opened(line, heartbeat)),
+    heard: (id, event) => at(id, (line) => heard(line, event)),
+    end: (id, error) => at(id, (line) => lost(line, error)),
+    tick,
+    renew,
+    allow,
+    network,
+    suspected() {
+      suspect = true;
+    },
+    sleep() {
+      asleep = true;
+      leave();
+    },
+    wake() {
+      if (!asleep) return;
+      asleep = false;
+      if (phase === "active") begin();
+      else tick();
+    },
+    close() {
+      leave();
+      phase = "closed";
+    },
+    view() {
+      if (phase === "waiting") return { name: phase, retryAt, reason: reason! };
+      if (phase === "failed") return { name: phase, error: reason! };
+      if (phase !== "active") return { name: phase };
+      return works(feed) ? { name: "online", transport: feed!.via } : { name: "connecting" };
+    },
+    deadline() {
+      const due = lines().map((line) => line.until);
+      if (phase === "waiting") due.push(retryAt);
+      if (racing && queue.length) due.push(joinAt);
+      if (mayRise()) due.push(upAt);
+      return asleep ? Infinity : Math.min(Infinity, ...due);
+    },
+    feed: () => feed?.id,
+    last: () => last,
+  };
+
+  function lines(): Line[] {
+    return feed ? [feed, ...probes] : probes;
+  }
+
+  function mayRise(): boolean {
+    return !!feed?.proved && !racing && !probes.length;
   }
 
   /** Calls back with the line of this number, if it has not been left. */
   function at(id: number, then: (line: Line) => void): void {
-    const line = lines(s).find((one) => one.id === id);
+    const line = lines().find((one) => one.id === id);
     if (line) then(line);
   }
 
@@ -198,72 +189,72 @@ export function reduce(before: Policy, event: PolicyEvent, t: Timing): [Policy, 
 
   /** Demoted ones come later; those that die at once last of all, and take turns. */
   function byBlame(names: readonly Transport[]): Transport[] {
-    const blame = (name: Transport): number => (s.health[name].flaps >= MANY ? s.health[name].died : Number(s.health[name].demoted));
+    const blame = (name: Transport): number => (health[name].flaps >= MANY ? health[name].died : Number(health[name].demoted));
     return [...names].sort((a, b) => blame(a) - blame(b));
   }
 
   /** Opens the line that is to feed, on the best carrier that nothing is held against. */
   function begin(): void {
     leave();
-    s.phase = "active";
-    if (s.asleep) return;
-    const [first, ...rest] = byBlame(s.order);
-    if (!first) return wait(Infinity, new ThroughlineError("no_transport", "never", "no transport is allowed"));
-    s.racing = rest.length > 0 && (s.race || s.order.some((name) => (name === first || !s.health[name].demoted) && doubtful(s.health[name])));
-    s.queue = s.racing ? rest : [];
-    s.joinAt = now + Math.max(t.stagger, Math.min(3 * s.trip, t.connect / 2));
-    s.feed = open(first);
+    phase = "active";
+    if (asleep) return;
+    const [first, ...rest] = byBlame(order);
+    if (!first) return wait(Infinity, never("no_transport", "no transport is allowed"));
+    racing = rest.length > 0 && (race || order.some((name) => (name === first || !health[name].demoted) && doubtful(health[name])));
+    queue = racing ? rest : [];
+    joinAt = now + Math.max(t.stagger, Math.min(3 * trip, t.connect / 2));
+    feed = open(first);
   }
 
-  function open(transport: Transport, o: { probe?: boolean; over?: number; trusted?: boolean; started?: number } = {}): Line {
+  function open(via: Transport, o: { probe?: boolean; over?: number; trusted?: boolean; started?: number } = {}): Line {
     const started = o.started ?? now;
-    const line: Line = { id: ++s.last, transport, started, trusted: !!o.trusted, fed: false, heartbeat: 0, until: started + t.connect };
-    effects.push({ type: "open", line: line.id, transport, probe: !!o.probe, over: o.over });
+    const line: Line = { id: ++last, via, started, trusted: !!o.trusted, fed: false, beat: 0, until: started + t.connect };
+    port.open(line.id, via, !!o.probe, o.over);
     return line;
   }
 
   /** Leaves a line, or takes note that it ended. What it showed while it lived counts. */
   function drop(line: Line): void {
-    effects.push({ type: "close", line: line.id });
-    const health = s.health[line.transport];
-    if (line.proved && settled(line)) health.misses = health.flaps = 0;
+    port.close(line.id);
+    const it = health[line.via];
+    if (line.proved && settled(line)) it.misses = it.flaps = 0;
     if (line.proved && now - line.proved >= t.stable) {
-      s.attempt = 0;
-      if (!above(line).length) s.step = 0;
+      attempt = 0;
+      if (!above(line).length) step = 0;
     }
-    if (s.feed === line) s.feed = undefined;
-    else s.probes = s.probes.filter((one) => one !== line);
+    if (feed === line) feed = undefined;
+    else probes = probes.filter((one) => one !== line);
   }
 
   /** Leaves every line. */
   function leave(): void {
-    lines(s).forEach(drop);
-    s.racing = false;
-    s.queue = [];
-    s.better = [];
+    lines().forEach(drop);
+    racing = false;
+    queue = [];
+    better = [];
   }
 
   function endRace(): void {
-    if (!s.racing) return;
-    s.probes.forEach(drop);
-    s.racing = false;
-    s.queue = [];
+    if (!racing) return;
+    probes.forEach(drop);
+    racing = false;
+    queue = [];
   }
 
   /** The next racer joins: as a probe, or carrying the channels if the one that did is gone. */
   function join(): void {
-    const next = s.queue.shift()!;
-    s.joinAt = now + t.join;
-    if (s.feed) s.probes.push(open(next, { probe: true }));
-    else s.feed = open(next);
+    const next = queue.shift()!;
+    joinAt = now + t.join;
+    if (feed) probes.push(open(next, { probe: true }));
+    else feed = open(next);
   }
 
   /** P6.11: a new line for a changed set of channels. It doesn't get longer to prove itself than the one before. */
   function renew(): void {
-    const old = s.feed;
+    const old = feed;
     if (!old) return;
     drop(old);
-    s.feed = open(old.transport, { trusted: works(old), started: old.proved ? now : old.started });
+    feed = open(old.via, { trusted: works(old), started: old.proved ? now : old.started });
   }
 
   // What a line shows
@@ -271,78 +262,74 @@ export function reduce(before: Policy, event: PolicyEvent, t: Timing): [Policy, 
   function opened(line: Line, heartbeat: number): void {
     if (line.opened) return;
     line.opened = now;
-    line.heartbeat = heartbeat;
+    line.beat = heartbeat;
     line.until = now + t.connect / 2;
-    s.trip = now - line.started;
-    if (line.transport === "poll") proved(line); // an answer came, whole: that is all a poll can do
+    trip = now - line.started;
+    if (line.via === "poll") prove(line); // an answer came, whole: that is all a poll can do
   }
 
   function heard(line: Line, event: boolean): void {
     if (!line.opened) return;
     if (event) line.fed = true;
-    if (line === s.feed) s.suspect = false;
-    if (line.proved) line.until = now + 2 * line.heartbeat;
-    else if (now - line.opened >= t.proof) return proved(line);
+    if (line === feed) suspect = false;
+    if (line.proved) line.until = now + 2 * line.beat;
+    else if (now - line.opened >= t.proof) return prove(line);
   }
 
-  function proved(line: Line): void {
+  function prove(line: Line): void {
     line.proved = now;
-    line.until = now + 2 * line.heartbeat;
-    const health = s.health[line.transport];
-    health.misses = 0;
-    health.proved = now;
-    demote(line.transport, false);
+    line.until = now + 2 * line.beat;
+    const it = health[line.via];
+    it.misses = 0;
+    it.proved = now;
+    demote(line.via, false);
     // Who died at once again and again, while this one works.
-    for (const name of above(line)) if (s.health[name].flaps >= MANY) demote(name, true);
-    if (line !== s.feed) return move(line);
-    s.race = above(line).some((name) => !s.health[name].demoted);
+    for (const name of above(line)) if (health[name].flaps >= MANY) demote(name, true);
+    if (line !== feed) return move(line);
+    race = above(line).some((name) => !health[name].demoted);
     endRace();
     plan();
   }
 
   /** One line feeds (P6.12): the old one is left unread, then the channels resume where the probe showed the way. */
   function move(probe: Line): void {
-    if (s.feed) drop(s.feed);
-    s.probes = s.probes.filter((one) => one !== probe);
-    s.probes.forEach(drop);
-    s.racing = false;
-    s.queue = [];
-    s.better = [];
-    s.upAt = Infinity;
-    s.feed = open(probe.transport, { over: probe.id, trusted: true });
+    probes = probes.filter((one) => one !== probe);
+    leave();
+    upAt = Infinity;
+    feed = open(probe.via, { over: probe.id, trusted: true });
   }
 
   // Up
 
   function above(line: Line): Transport[] {
-    return s.order.slice(0, Math.max(0, s.order.indexOf(line.transport)));
+    return order.slice(0, Math.max(0, order.indexOf(line.via)));
   }
 
   /** Says when better carriers are probed: soon if one was only passed over, by the steps if all were demoted. */
   function plan(): void {
-    if (!s.feed?.proved) return;
-    const better = above(s.feed);
-    if (!better.length) s.upAt = Infinity;
-    else if (better.some((name) => !s.health[name].demoted)) s.upAt = Math.min(s.upAt, now + t.soon);
-    else if (s.upAt === Infinity) s.upAt = nextStep();
+    if (!feed?.proved) return;
+    const names = above(feed);
+    if (!names.length) upAt = Infinity;
+    else if (names.some((name) => !health[name].demoted)) upAt = Math.min(upAt, now + t.soon);
+    else if (upAt === Infinity) upAt = nextStep();
   }
 
   function nextStep(): number {
-    return now + (t.upward[Math.min(s.step++, t.upward.length - 1)] ?? Infinity);
+    return now + (t.upward[Math.min(step++, t.upward.length - 1)] ?? Infinity);
   }
 
   /** Probes the next better carrier, or is done for this time. */
   function rise(): void {
-    const next = s.better.shift();
-    if (next) s.probes.push(open(next, { probe: true }));
-    else s.upAt = nextStep();
+    const next = better.shift();
+    if (next) probes.push(open(next, { probe: true }));
+    else upAt = nextStep();
   }
 
   /** A carrier failed while a lesser one works. */
   function demote(name: Transport, demoted: boolean): void {
-    const health = s.health[name];
-    if (health.demoted !== demoted) effects.push({ type: "remember", transport: name, demoted });
-    health.demoted = demoted;
+    const it = health[name];
+    if (it.demoted !== demoted) port.remember(name, demoted);
+    it.demoted = demoted;
   }
 
   // Down
@@ -351,128 +338,126 @@ export function reduce(before: Policy, event: PolicyEvent, t: Timing): [Policy, 
     return line.fed || (!!line.opened && now - line.opened >= t.settle);
   }
 
-  function lost(line: Line, error: ThroughlineError, spoken: boolean): void {
-    // "No such path" is about the carrier, not about us: another one may be mounted.
-    if (error.code === "not_found") spoken = false;
+  function lost(line: Line, error: ThroughlineError): void {
+    // These are about the carrier, not about us: another one may be mounted, or get past what stands between.
+    const spoken = error.class === "later" || !["network", "not_found", "refused"].includes(error.code);
     drop(line);
     if (!spoken) judge(line);
-    if (works(s.feed)) return lostProbe(line, spoken ? error : undefined);
+    if (works(feed)) return lostProbe(line, spoken ? error : undefined);
     if (spoken && error.class === "never") return fail(error);
-    const ordered = spoken && error.class === "later";
-    if (!ordered && s.racing && raceGoesOn()) return;
+    if (error.class !== "later" && racing && raceGoesOn()) return;
     retreat(error);
   }
 
   /** A probe ended beside a line that works. A racer that came too late says nothing; a better carrier that fails now is demoted. */
   function lostProbe(line: Line, refusal?: ThroughlineError): void {
-    if (s.racing || !above(s.feed!).includes(line.transport)) return;
-    if (refusal) s.better = [];
-    else demote(line.transport, true);
+    if (racing || !above(feed!).includes(line.via)) return;
+    if (refusal) better = [];
+    else demote(line.via, true);
     rise();
-    if (refusal?.after) s.upAt = Math.max(s.upAt, now + refusal.after);
+    if (refusal?.after) upAt = Math.max(upAt, now + refusal.after);
   }
 
   /** Of a race whose feeding line is gone, or one of its probes. */
   function raceGoesOn(): boolean {
-    if (s.feed || s.probes.length) return true;
-    if (!s.queue.length) return false;
+    if (feed || probes.length) return true;
+    if (!queue.length) return false;
     join();
     return true;
   }
 
   /** Counts a line that broke. */
   function judge(line: Line): void {
-    const health = s.health[line.transport];
+    const it = health[line.via];
     if (!works(line)) {
-      health.misses++;
+      it.misses++;
     } else if (!settled(line)) {
-      if (!health.flaps++) health.since = line.started;
-      health.died = now;
-      const other = s.order.some((name) => s.health[name].flaps < MANY && s.health[name].proved >= health.since);
-      if (health.flaps >= MANY && other) {
-        demote(line.transport, true);
-        s.race = true;
-        s.attempt = 0; // the other one is known to work
+      if (!it.flaps++) it.since = line.started;
+      it.died = now;
+      const other = order.some((name) => health[name].flaps < MANY && health[name].proved >= it.since);
+      if (it.flaps >= MANY && other) {
+        demote(line.via, true);
+        race = true;
+        attempt = 0; // the other one is known to work
       }
     }
   }
 
   /** Nothing feeds: come back later. */
   function retreat(error: ThroughlineError): void {
-    const ordered = error.class === "later";
-    const jitter = s.attempt || ordered ? backoff(s.attempt, random, t) : random * t.prompt;
-    s.attempt++;
-    wait(now + (error.after ?? 0) + jitter, error, ordered);
+    ordered = error.class === "later";
+    const jitter = attempt || ordered ? backoff(attempt, random, t) : random * t.prompt;
+    attempt++;
+    wait(now + (error.after ?? 0) + jitter, error);
   }
 
-  function wait(until: number, reason: ThroughlineError, ordered = false): void {
+  function wait(until: number, why: ThroughlineError): void {
     leave();
-    s.phase = "waiting";
-    s.retryAt = until;
-    s.reason = reason;
-    s.ordered = ordered;
+    phase = "waiting";
+    retryAt = until;
+    reason = why;
   }
 
   function fail(error: ThroughlineError): void {
     leave();
-    s.phase = "failed";
-    s.reason = error;
+    phase = "failed";
+    reason = error;
   }
 
   // Time and the world
 
   function tick(): void {
-    if (s.asleep) return;
-    if (s.phase === "waiting" && now >= s.retryAt) return begin();
-    for (const { id } of lines(s)) {
+    if (asleep) return;
+    if (phase === "waiting" && now >= retryAt) return begin();
+    for (const { id } of lines()) {
       at(id, (line) => {
-        if (now >= line.until) lost(line, broken(!line.proved ? "no proof in time" : "silent for too long"), false);
+        if (now >= line.until) lost(line, broken(!line.proved ? "no proof in time" : "silent for too long"));
       });
     }
-    if (s.racing && s.queue.length && now >= s.joinAt) join();
-    if (mayRise(s) && now >= s.upAt) {
-      s.upAt = Infinity;
-      const all = above(s.feed!);
-      const passedOver = all.filter((name) => !s.health[name].demoted);
-      s.better = byBlame(passedOver.length ? passedOver : all);
+    if (racing && queue.length && now >= joinAt) join();
+    if (mayRise() && now >= upAt) {
+      upAt = Infinity;
+      const all = above(feed!);
+      const passedOver = all.filter((name) => !health[name].demoted);
+      better = byBlame(passedOver.length ? passedOver : all);
       rise();
     }
   }
 
-  function allow(order: readonly Transport[]): void {
-    const added = order.filter((name) => !s.order.includes(name));
+  function allow(names: readonly Transport[]): void {
+    const added = names.filter((name) => !order.includes(name));
     added.forEach(forgive);
-    s.order = order;
-    s.queue = s.queue.filter((name) => order.includes(name));
-    s.better = s.better.filter((name) => order.includes(name));
-    s.probes.filter((line) => !order.includes(line.transport)).forEach(drop);
-    if (s.phase === "waiting" && s.retryAt === Infinity) s.retryAt = now;
-    if (s.phase !== "active" || s.asleep) return tick();
-    if (s.feed ? !order.includes(s.feed.transport) : !s.probes.length) {
-      s.race = true;
+    order = names;
+    queue = queue.filter((name) => order.includes(name));
+    better = better.filter((name) => order.includes(name));
+    probes.filter((line) => !order.includes(line.via)).forEach(drop);
+    if (phase === "waiting" && retryAt === Infinity) retryAt = now;
+    if (phase !== "active" || asleep) return tick();
+    if (feed ? !order.includes(feed.via) : !probes.length) {
+      race = true;
       return begin();
     }
     if (added.length) {
-      s.step = 0;
-      s.upAt = Infinity;
+      step = 0;
+      upAt = Infinity;
     }
     plan();
   }
 
   function forgive(name: Transport): void {
     demote(name, false);
-    s.health[name] = well();
+    health[name] = well();
   }
 
   /** Another network, or this one again: what we held against a carrier may be over. */
   function network(): void {
     const soon = now + random * t.spread;
     ALL.forEach(forgive);
-    s.race = true;
-    s.step = 0;
-    if (s.phase === "waiting" && !s.ordered) s.retryAt = Math.min(s.retryAt, soon);
-    if (s.feed && s.suspect) s.feed.until = Math.min(s.feed.until, soon);
-    s.suspect = false;
+    race = true;
+    step = 0;
+    if (phase === "waiting" && !ordered) retryAt = Math.min(retryAt, soon);
+    if (feed && suspect) feed.until = Math.min(feed.until, soon);
+    suspect = false;
     plan();
   }
 }

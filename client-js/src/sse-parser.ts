@@ -9,33 +9,29 @@ export function sseParser(take: (data: string) => void, limit = 16 * 1024 * 1024
   let data: string[] = [];
   let afterCR = false;
 
-  function endLine(tail: string): void {
-    const line = parts.length ? parts.join("") + tail : tail;
+  function endLine(): void {
+    const line = parts.join("");
     parts = [];
-    if (line === "") {
-      if (data.length) take(data.join("\n"));
-      data = [];
-    } else if (line === "data") {
-      data.push("");
-    } else if (line.startsWith("data:")) {
-      data.push(line.slice(line[5] === " " ? 6 : 5));
-    }
-    if (!data.length) held = 0;
+    if (/^data(:|$)/.test(line)) data.push(line.replace(/data:? ?/, ""));
+    if (line) return;
+    if (data.length) take(data.join("\n"));
+    data = [];
   }
 
   return (chunk) => {
-    const text = decoder.decode(chunk, { stream: true });
-    const ending = /\r\n?|\n/g;
-    // The LF of a CRLF that was cut in two belongs to the CR before.
-    let from = 0;
-    if (text) {
-      from = afterCR && text[0] === "\n" ? 1 : 0;
-      afterCR = text.endsWith("\r");
-    }
-    ending.lastIndex = from;
-    for (let hit; (hit = ending.exec(text)); from = ending.lastIndex) endLine(text.slice(from, hit.index));
-    if (from < text.length) parts.push(text.slice(from));
+    let text = decoder.decode(chunk, { stream: true });
+    if (!text) return;
     held += text.length;
+    // The LF of a CRLF that was cut in two belongs to the CR before.
+    const half = afterCR && text[0] === "\n";
+    afterCR = text.endsWith("\r");
+    if (half) text = text.slice(1);
+    const lines = text.split(/\r\n?|\n/);
+    lines.forEach((line, n) => {
+      if (n) endLine();
+      parts.push(line);
+    });
+    if (lines.length > 1 && !data.length) held = 0;
     if (held > limit) throw new Error("a block of the stream is too long");
   };
 }

@@ -1,18 +1,17 @@
 import { broken } from "./error.js";
 import { sseParser } from "./sse-parser.js";
-import { post, refusal, run, type Frame, type Opener } from "./wire.js";
+import { post, run, type Frame, type Opener } from "./wire.js";
 
 /** A stream of Server-Sent Events, read by fetch: unlike EventSource it takes a body, and shows the status. */
 export const openSSE: Opener = (wire, owner) =>
   run(owner, async (signal) => {
-    const response = await post(wire, "/sse", owner, signal);
-    if (!response.ok) return refusal(response, wire.env.now());
-    if (!response.headers.get("Content-Type")?.startsWith("text/event-stream")) return [broken("not an event stream"), false];
+    const response = await post(wire, "/sse", owner.hello(), { signal });
+    if (!response.headers.get("Content-Type")?.startsWith("text/event-stream")) throw broken("not an event stream");
     const reader = response.body!.getReader();
     const parse = sseParser((data) => owner.frame(JSON.parse(data) as Frame));
     for (;;) {
       const { done, value } = await reader.read();
-      if (done) return [broken("the stream ended"), false];
+      if (done) throw broken("the stream ended");
       parse(value);
     }
   });

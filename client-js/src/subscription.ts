@@ -1,15 +1,20 @@
 import type { ThroughlineError } from "./error.js";
+import { decode } from "./payload.js";
 import type { Frame } from "./wire.js";
-import type { ChannelEvent, Gap, Position } from "./types.js";
+import type { ChannelEvent, Env, Gap, Position } from "./types.js";
 
 /** Whoever receives a channel: an iteration or a callback. */
 export interface Sink {
   /** The handle it belongs to, which hears of gaps. */
   readonly gaps: ReadonlySet<(gap: Gap) => void>;
-  /** Where it is in the channel, once it is known. */
-  at?: Position;
-  /** A gap its next event has to carry. */
+  /** What it has received, once that is known. */
+  here?: Position;
+  /** A gap its next event has to carry, and where the first begins that nobody was told of at once. */
   gap?: Gap;
+  untold?: Position;
+  /** It holds events that the application has not handled; then, up to where it has. */
+  busy?: boolean;
+  handled?: Position;
   take(event: ChannelEvent): void;
   /** The channel ended; without an error, quietly. */
   end(error?: ThroughlineError): void;
@@ -17,12 +22,16 @@ export interface Sink {
   waiting(): number;
 }
 
+/** Up to where the application is done with a channel: the position to store, and to go on from. */
+export function settled(sink: Sink): Position | undefined {
+  return sink.busy ? sink.handled : sink.untold ?? sink.here;
+}
+
 /** What a subscription needs of its client. */
 export interface Host {
   /** The wanted channels may have changed: see to it at the end of this turn. */
   changed(): void;
-  /** A gap nobody listens for. */
-  unheard(channel: string, gap: Gap): void;
+  readonly console: Env["console"];
   /** Calls the application; what it throws doesn't stop the stream. */
   guard(call: () => void): void;
   readonly buffer: number;
@@ -31,22 +40,30 @@ export interface Host {
 /**
  * - `none`: not on the line.
  * - `on`: on the line, and read.
- * - `leave`: on the line, and no longer read, which the line has not been told.
- * - `leaving`: told; its end is awaited (P6.10).
+ * - `pause`, `leave`: on the line, and no longer read, which the line has not been told.
+ * - `leaving`: told; its end is awaited (P6.10, P6.18).
+ * - `paused`: the server holds it for us, and sends nothing.
  */
-type OnWire = "none" | "on" | "leave" | "leaving";
+type OnWire = "none" | "on" | "pause" | "leave" | "leaving" | "paused";
 
 /** One channel on the wire, for all who receive it. */
 export interface Subscription {
   readonly name: string;
   wire: OnWire;
-  readonly sinks: ReadonlySet<Sink>;
+  /** The server named it (P6.19): it stays, used or not. */
+  given: boolean;
+  /** Told to come back later. */
+  resting: boolean;
+  /** An iteration holds as much as it may. */
+  full: boolean;
   /** Attempts in a row to which the server answered "later". */
   attempt: number;
-  /** It is to be on the line. */
+  /** Somebody has a use for it. */
+  used(): boolean;
+  /** It is to be on the line, and read. */
   wanted(): boolean;
   /** Where to go on, for a hello or a subscribe. */
-  presented(): { channel: string; after: string };
+  presented(): object;
   /** A thread begins or goes on: at the sink's place if nobody else is here, else with the others. */
   join(sink: Sink, after: string): void;
   leave(sink: Sink): void;
@@ -54,8 +71,6 @@ export interface Subscription {
   take(frame: Frame): void;
   /** An iteration has read; if all have read enough: go on. */
   drained(): void;
-  /** It is off the line; `resting`: the server told it to come back later. */
-  rest(resting: boolean): void;
   /** It ended for good; without an error, because the client was closed. */
   end(error?: ThroughlineError): void;
 }
@@ -64,21 +79,22 @@ export function subscription(name: string, host: Host): Subscription {
   const sinks = new Set<Sink>();
   let start = "";
   let position: Position | undefined;
-  /** An iteration holds as much as it may. */
-  let full = false;
-  let paused = false;
+  let warned = false;
 
   const self: Subscription = {
     name,
     wire: "none",
-    sinks,
+    given: false,
+    resting: false,
+    full: false,
     attempt: 0,
-    wanted: () => sinks.size > 0 && !full && !paused,
-    presented: () => ({ channel: name, after: position ?? start }),
+    used: () => sinks.size > 0 || self.given,
+    wanted: () => self.used() && !self.full && !self.resting,
+    presented: () => ({ channel: name, after: position ?? start, paused: self.full || undefined }),
     join(sink, after) {
-      if (!sinks.size) {
-        unread();
-        position = sink.at;
+      if (!self.used()) {
+        unread("leave");
+        position = sink.here;
         start = after;
       }
       sinks.add(sink);
@@ -87,7 +103,7 @@ export function subscription(name: string, host: Host): Subscription {
     },
     leave(sink) {
       if (!sinks.delete(sink)) return;
-      if (!sinks.size) unread();
+      if (!self.used()) unread("leave");
       self.drained();
       host.changed();
     },
@@ -96,20 +112,16 @@ export function subscription(name: string, host: Host): Subscription {
       self.attempt = 0;
       if (frame.gap) skip(frame.gap);
       else if (frame.type) deliver(frame);
-      else move(frame.position!);
+      else if (frame.position) move(frame.position);
     },
     drained() {
-      if (!full || [...sinks].some((sink) => sink.waiting() > host.buffer / 2)) return;
-      full = false;
-      host.changed();
-    },
-    rest(resting) {
-      self.wire = "none";
-      paused = resting;
+      if (!self.full || [...sinks].some((sink) => sink.waiting() > host.buffer / 2)) return;
+      self.full = false;
       host.changed();
     },
     end(error) {
       self.wire = "none";
+      self.given = self.full = false;
       const all = [...sinks];
       sinks.clear();
       all.forEach((sink) => sink.end(error));
@@ -118,35 +130,39 @@ export function subscription(name: string, host: Host): Subscription {
   };
   return self;
 
-  function unread(): void {
-    if (self.wire === "on") self.wire = "leave";
+  function unread(how: OnWire): void {
+    if (self.wire !== "none" && self.wire !== "leaving") self.wire = how;
   }
 
   function move(to: Position): void {
     open(to);
     position = to;
-    for (const sink of sinks) sink.at = to;
+    for (const sink of sinks) sink.here = to;
   }
 
   function deliver(frame: Frame): void {
-    const event = { channel: name, type: frame.type!, data: payload(frame), position: frame.position! };
-    move(event.position);
+    const event = { channel: name, type: frame.type!, data: decode(frame), position: frame.position! };
+    for (const sink of sinks) if (!sink.busy) sink.handled = settled(sink);
+    open(event.position);
+    position = event.position;
     for (const sink of [...sinks]) {
-      if (!sinks.has(sink)) continue;
+      if (!sinks.has(sink)) continue; // it left while another one was called
       const { gap } = sink;
-      sink.gap = undefined;
+      sink.busy = true;
+      sink.here = position;
+      sink.gap = sink.untold = undefined;
       host.guard(() => sink.take(gap ? { ...event, gap } : event));
-      if (sink.waiting() >= host.buffer) full = true;
+      if (sink.waiting() >= host.buffer) self.full = true;
     }
-    if (!full) return;
-    unread();
+    if (!self.full) return;
+    unread("pause");
     host.changed();
   }
 
   function skip({ from, to, reason }: Gap): void {
     open(from);
+    position = to;
     tell([...sinks], { from, to, reason });
-    move(to);
   }
 
   /** The first thing heard of the channel. */
@@ -156,22 +172,22 @@ export function subscription(name: string, host: Host): Subscription {
 
   /** A sink that left elsewhere than where the wire is: what lies between was not received by it. */
   function meet(sink: Sink, here: Position): void {
-    if (sink.at && sink.at !== here) tell([sink], { from: sink.at, to: here, reason: "skipped" });
-    sink.at = here;
+    if (sink.here && sink.here !== here) tell([sink], { from: sink.here, to: here, reason: "skipped" });
+    sink.here = here;
   }
 
   function tell(those: Sink[], gap: Gap): void {
     const listeners = new Set<(gap: Gap) => void>();
     for (const sink of those) {
       sink.gap = { ...gap, from: sink.gap?.from ?? gap.from };
-      sink.at = gap.to;
+      if (!sink.gaps.size) sink.untold ??= gap.from;
+      sink.here = gap.to;
       sink.gaps.forEach((listener) => listeners.add(listener));
     }
-    if (!listeners.size && those.length) host.unheard(name, gap);
+    if (!listeners.size && those.length && !warned) {
+      warned = true;
+      host.console.warn(`throughline: events of ${name} are lost (${gap.reason}) and no onGap listens`, gap);
+    }
     listeners.forEach((listener) => host.guard(() => listener(gap)));
   }
-}
-
-function payload({ data, encoding }: Frame): unknown {
-  return encoding === "base64" ? Uint8Array.from(atob(data as string), (char) => char.charCodeAt(0)) : data;
 }

@@ -1,4 +1,5 @@
-import type { ThroughlineError } from "./error.js";
+import type { ThroughlineError, WireError } from "./error.js";
+import type { Frame } from "./wire.js";
 
 /** The carriers, named as in `client.transports` and `state.transport`. */
 export type Transport = "websocket" | "sse" | "poll";
@@ -69,6 +70,7 @@ export interface PublishOptions {
 }
 
 export interface Published {
+  /** Of the last message that was appended together with this one. */
   readonly position: Position;
   /** A repeat found the message already there. */
   readonly duplicate: boolean;
@@ -77,7 +79,10 @@ export interface Published {
 /** A handle on one channel. Every use of it (an iteration, a callback) gets every event from where it began, in order, or is told of a gap. */
 export interface Channel<T = unknown> extends AsyncIterable<ChannelEvent<T>> {
   readonly name: string;
-  /** The position of what was handed to the application last: to store, and to go on from. A handle that was left and is used again does. */
+  /**
+   * Up to here the application is done: with every event for which its loop asked for the next one, or its callback returned. Store it at any time
+   * and present it as `after` on the next page: nothing is missed. A handle that was left and is used again goes on from here.
+   */
   readonly position: Position | undefined;
   /** As `for await (const event of channel)`, with a signal. */
   events(options?: SignalOptions): AsyncIterableIterator<ChannelEvent<T>>;
@@ -101,6 +106,22 @@ export interface Client {
   channel<T = unknown>(name: string, options?: ChannelOptions): Channel<T>;
   /** For good: iterations end, publishes that wait are rejected. */
   close(): void;
+  /** The door for `call` and `presence` of the same version. Not for applications: it changes without notice. */
+  readonly internal: Internal;
+}
+
+/** What the entries beside the client need of it. They are other bundles, so these names are never shortened. */
+export interface Internal {
+  readonly env: Env;
+  readonly timing: Timing;
+  /** Says one frame and gives the one that answers. Rejects with the code `network` if nobody knows what became of it. */
+  ask(frame: object, id: number, ms: number): Promise<Frame>;
+  /** Makes a `ThroughlineError`. */
+  failure(wire: WireError): ThroughlineError;
+  /** Who asks for presence. */
+  presence?: { list(): object[]; hear(frame: Frame): void };
+  /** What it asks for has changed. */
+  announce(): void;
 }
 
 /** All in milliseconds. */
@@ -131,7 +152,7 @@ export interface Timing {
   spread: number;
   /** The longest wait asked of a poll. Default 25,000. */
   wait: number;
-  /** A publish that isn't answered within this is repeated. Default 30,000. */
+  /** A batch of publishes that isn't answered within this is repeated. Default 30,000. */
   publish: number;
 }
 
@@ -159,6 +180,8 @@ export interface Env {
   storage?: Pick<Storage, "getItem" | "setItem">;
   /** Wall time. */
   now: () => number;
+  /** A time that nobody sets: milliseconds from any beginning. */
+  steady: () => number;
   random: () => number;
   /** 16 random bytes or more: the producer's secret name. */
   secret: () => Uint8Array;
@@ -178,8 +201,10 @@ export interface Options {
   transports?: readonly Transport[];
   /** Default `same-origin`. */
   credentials?: RequestCredentials;
-  /** An iteration holds this many events at most. At the bound the channel leaves the wire, and it comes back from its position when half are read. Default 1,024. */
+  /** An iteration holds this many events at most. At the bound the channel is paused, and goes on from its position when half are read. Default 1,024. */
   buffer?: number;
+  /** This many messages wait to be published at most; one more is refused with `busy`. Default 1,000. */
+  outbox?: number;
   timing?: Partial<Timing>;
   env?: Partial<Env>;
 }

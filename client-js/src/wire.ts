@@ -1,4 +1,5 @@
-import { broken, fromWire, ThroughlineError, type WireError } from "./error.js";
+import { asError, broken, fromWire, never, ThroughlineError, type WireError } from "./error.js";
+import type { Payload } from "./payload.js";
 import type { Env, Gap, Position, Timing } from "./types.js";
 
 /** What every carrier needs to know. */
@@ -10,17 +11,55 @@ export interface Wire {
   readonly credentials: RequestCredentials;
 }
 
-/** Anything the server says about a line or a channel (PROTOCOL §§2, 6). `{}` is a heartbeat. */
-export interface Frame {
-  open?: { line: number; heartbeat: number };
+/** What an `open` says of the session (P6.3), and what holds until one did. */
+export interface Session {
+  /** Only in memory, never in an address (P6.16). */
+  token: string;
+  /** How long the log remembers producers at least (P9.6). */
+  remembered: number;
+  /** The most bytes of a frame from us (P6.14). */
+  limit: number;
+}
+
+/** What became of one frame of a batch (P9.4, P9.5). */
+export interface Outcome {
+  seq: number;
+  position?: Position;
+  duplicate?: boolean;
+  error?: WireError;
+  retry?: WireError;
+  tried?: boolean;
+}
+
+/** Who is in a channel (P10.2). */
+export interface Attendance {
+  version?: string;
+  total?: number;
+  members?: Member[];
+  joined?: Member[];
+  left?: string[];
+  end?: WireError;
+}
+
+/** A session that is in a channel. `subject` and `info` are there if the server's program gave them. */
+export interface Member {
+  readonly id: string;
+  readonly subject?: string;
+  readonly info?: unknown;
+}
+
+/** Anything the server says (PROTOCOL §§2, 6, 9, 10). `{}` is a heartbeat. */
+export interface Frame extends Payload {
+  open?: Partial<Session> & { line: number; heartbeat: number };
   close?: WireError;
   channel?: string;
   position?: Position;
   type?: string;
-  data?: unknown;
-  encoding?: string;
   gap?: Gap;
   end?: WireError;
+  presence?: Attendance;
+  published?: Outcome[];
+  answer?: Payload & { id: number; error?: WireError };
 }
 
 /** The owner of a line, as its carrier sees it. */
@@ -29,8 +68,8 @@ export interface Owner {
   hello(): string;
   /** Of a line that was left nothing is heard: it does no harm to go on telling. */
   frame(frame: Frame): void;
-  /** The carrier broke or was refused; `spoken` if the server said why. */
-  end(error: ThroughlineError, spoken: boolean): void;
+  /** The carrier broke or was refused. */
+  end(error: ThroughlineError): void;
 }
 
 /** One line under way. */
@@ -38,40 +77,38 @@ export interface Carrier {
   /** Leaves it unread. */
   close(): void;
   /** Says something in flight, where that is possible. */
-  send?(frame: unknown): void;
+  send?(frame: object): void;
   /** Goes on as another line (P6.8), where that is possible. */
   adopt?(owner: Owner): void;
 }
 
 export type Opener = (wire: Wire, owner: Owner) => Carrier;
 
-/** Posts the hello of a line. */
-export function post(wire: Wire, path: string, owner: Owner, signal: AbortSignal): Promise<Response> {
-  const { env, base, credentials } = wire;
-  return env.fetch!(base + path, { method: "POST", headers: { "Content-Type": "application/json" }, body: owner.hello(), credentials, signal });
+/** Posts JSON. A response that isn't `ok` is thrown, as the error it stands for. */
+export async function post({ env, base, credentials }: Wire, path: string, body: string, more: RequestInit): Promise<Response> {
+  const response = await env.fetch!(base + path, { method: "POST", headers: { "Content-Type": "application/json" }, body, credentials, ...more });
+  if (!response.ok) throw await refusal(response, env.now());
+  return response;
 }
 
-/** What a response that isn't `ok` says: the server's own words (P8.1), or those of something in between. */
-export async function refusal(response: Response, now: number): Promise<[ThroughlineError, boolean]> {
+/** The server's own words (P8.1), or those of something in between. */
+async function refusal(response: Response, now: number): Promise<ThroughlineError> {
   const { status } = response;
   try {
     const { error } = (await response.json()) as { error: WireError };
-    if (error.code) return [fromWire(error), true];
+    if (error.code) return fromWire(error);
   } catch {
     // not ours
   }
+  const message = `HTTP status ${status}`;
   const header = response.headers.get("Retry-After");
-  if (!header) return [broken(`HTTP status ${status}`), false];
-  const after = Number(header) * 1000 || Date.parse(header) - now; // seconds or a date
-  return [new ThroughlineError("unavailable", "later", `HTTP status ${status}`, Math.max(0, after || 0)), true];
+  if (header) return new ThroughlineError("network", "later", message, Math.max(0, Number(header) * 1000 || Date.parse(header) - now || 0)); // seconds or a date
+  return status > 499 || status === 408 || status === 429 ? broken(message) : never("refused", message);
 }
 
-/** Runs what reads a line over fetch until the line is over. Whatever it throws says so too. */
-export function run(owner: Owner, read: (signal: AbortSignal) => Promise<[ThroughlineError, boolean]>): Carrier {
+/** Runs what reads a line over fetch, until it throws. */
+export function run(owner: Owner, read: (signal: AbortSignal) => Promise<never>): Carrier {
   const control = new AbortController();
-  read(control.signal).then(
-    (why) => owner.end(...why),
-    (cause) => owner.end(broken(String(cause)), false),
-  );
+  read(control.signal).catch((cause) => owner.end(asError(cause)));
   return { close: () => control.abort() };
 }

@@ -1,7 +1,7 @@
-import { broken, fromWire } from "./error.js";
+import { asError, broken, fromWire } from "./error.js";
 import type { Frame, Opener, Owner } from "./wire.js";
 
-const CLASSES: Record<number, string | undefined> = { 4000: "now", 4001: "later", 4002: "never" };
+const CLASSES = ["now", "later", "never"]; // of the codes from 4000
 
 /** A WebSocket. The hello is its first frame; channels change in flight. */
 export const openWebSocket: Opener = (wire, first) => {
@@ -10,20 +10,17 @@ export const openWebSocket: Opener = (wire, first) => {
 
   socket.onopen = () => owner && socket.send(owner.hello());
   socket.onmessage = ({ data }: { data: unknown }) => {
-    let frame: Frame;
     try {
-      frame = JSON.parse(data as string) as Frame;
-    } catch {
-      return owner?.end(broken("a frame that is not JSON"), false);
+      owner?.frame(JSON.parse(data as string) as Frame);
+    } catch (cause) {
+      owner?.end(asError(cause)); // not JSON
     }
-    owner?.frame(frame);
   };
   // P4.5: the reason is a code, with 4001 followed by the delay.
   socket.onclose = ({ code, reason }: { code: number; reason: string }) => {
     const [word, after] = reason.split(" ");
-    const kind = CLASSES[code];
-    if (kind) owner?.end(fromWire({ code: word, class: kind, after: Number(after) }), true);
-    else owner?.end(broken(`the connection closed (${code})`), false);
+    const kind = CLASSES[code - 4000];
+    owner?.end(kind ? fromWire({ code: word, class: kind, after: Number(after) }) : broken(`the connection closed (${code})`));
   };
   socket.onerror = () => {}; // a close follows
 

@@ -9,6 +9,9 @@ function setup(options = {}, seed = 1) {
   return { world, client, pass: (ms) => world.clock.pass(ms) };
 }
 
+/** Where a channel from "earliest" is before its first event was handled: a poll has no opening, so it can't be told. */
+const begin = (transport) => (transport === "poll" ? undefined : "1.0");
+
 /** Reads an iterator in the background. */
 function read(iterable) {
   const got = [];
@@ -136,8 +139,9 @@ for (const transport of ["websocket", "sse", "poll"]) {
     const first = iterator.next();
     await pass(2000);
     assert.equal((await first).value.data, 1);
-    assert.equal(room.position, "1.1", "what was handed over, not the eight that are held");
+    assert.equal(room.position, begin(transport), "the event in hand is not handled yet");
     assert.ok(![...world.connections].some(({ line }) => line?.cursors.has("c")), "it left the wire");
+    assert.ok([...world.connections].some(({ line }) => line?.paused.has("c")), "and is paused, not unsubscribed");
     const got = [1];
     for (let n = 0; n < 99; n++) {
       const next = iterator.next();
@@ -178,10 +182,13 @@ for (const transport of ["websocket", "sse", "poll"]) {
     let stored;
     for (let n = 1; n <= 7; n++) {
       const next = iterator.next();
+      stored = room.position; // the one before is handled
       await pass(n === 1 ? 2000 : 0);
-      assert.equal((await next).value.data, n);
-      stored = room.position;
-      assert.equal(stored, `1.${n}`);
+      const { value } = await next;
+      assert.equal(value.data, n);
+      assert.equal(room.position, stored ?? begin(transport), "the one in hand is not");
+      if (n > 1) assert.equal(stored, `1.${n - 1}`);
+      stored = value.position;
     }
     client.close();
     const page = setup({ transports: [transport] });
@@ -272,7 +279,6 @@ test("a gap that no event carried yet is told again to who comes back", async ()
   const { world, client, pass } = setup({ transports: ["websocket"] });
   const room = client.channel("c", { after: "earliest" });
   const got = [];
-  room.onGap(() => {});
   let stop = room.subscribe((event) => got.push(event));
   world.append("c", 1);
   await pass(500);
@@ -280,6 +286,7 @@ test("a gap that no event carried yet is told again to who comes back", async ()
   world.append("c", 2);
   world.trim("c");
   await pass(1000);
+  assert.equal(room.position, "1.1", "nobody was told");
   stop();
   await pass(500);
   stop = room.subscribe((event) => got.push(event));

@@ -1,4 +1,6 @@
-// A world to test clients in: fake time, a network that can be made bad, and a small server of PROTOCOL §§6 and 7.
+// A world to test clients in: fake time, a network that can be made bad, and a small server of PROTOCOL §§6, 9 and 10.
+
+import assert from "node:assert/strict";
 
 /** A seeded generator of numbers in [0, 1) (mulberry32). */
 export function dice(seed) {
@@ -55,13 +57,31 @@ export class World {
   connections = new Set();
   requests = [];
   /** What the network does to each carrier: "ok", "refuse", "hang", "buffer". */
-  network = { websocket: "ok", sse: "ok", poll: "ok", publish: "ok" };
+  network = { websocket: "ok", sse: "ok", poll: "ok", up: "ok" };
   heartbeat = 25_000;
   latency = () => 10;
   /** Asked for each hello: a refusal to give instead. */
   refuse = () => undefined;
   /** Asked for each channel of a hello: an end to give instead. */
   refuseChannel = () => undefined;
+  /** Asked for each publish frame: `{ error }` or `{ retry, tried }` to answer instead. */
+  judge = () => undefined;
+  /** Asked for each request or frame of §9: an answer to give instead of working on it; `null` to give none. */
+  upstream = () => undefined;
+  /** Asked for each answer of §9: whether it gets lost, its line or request living on. */
+  swallow = () => false;
+  /** Asked for each request of §9: whether something on the way says it twice. */
+  doubled = () => false;
+  /** What handles calls, by name. */
+  handlers = { add: ([a, b]) => ({ data: a + b }) };
+  /** Who is where: lists of members by channel. */
+  present = new Map();
+  remembered = 600_000;
+  limit = 65_536;
+  /** What was said upstream: `{ by, frame, head }`; and breaches of the protocol. */
+  said = [];
+  breaches = [];
+  sessions = new Map();
   feeding = 0;
   opened = [];
   warnings = [];
@@ -79,6 +99,7 @@ export class World {
     let secrets = 0;
     return {
       now: () => clock.now,
+      steady: () => clock.now,
       random: this.random,
       secret: () => new Uint8Array(16).fill(++secrets),
       setTimeout: (call, ms) => clock.setTimeout(call, ms),
@@ -135,9 +156,9 @@ export class World {
     const { pathname, searchParams } = new URL(url);
     const route = pathname.split("/").pop();
     const connection = new Request(this, route, init);
-    this.requests.push({ at: this.clock.now, route, headers: init.headers, body: init.body });
+    this.requests.push({ at: this.clock.now, route, headers: init.headers, body: init.body, keepalive: init.keepalive });
     connection.toServer(() => {
-      if (route === "publish") return connection.answer(this.publish(searchParams, init));
+      if (route === "up") return this.request(connection, JSON.parse(init.body));
       const { hello } = JSON.parse(init.body);
       const refusal = this.refuse(route, hello);
       if (refusal) return connection.answer(refusal);
@@ -148,15 +169,97 @@ export class World {
     return connection.promise;
   }
 
-  publish(query, { headers, body }) {
-    const key = headers["Idempotency-Key"] + " " + query.get("channel");
-    const seq = Number(headers["Producer-Seq"]);
-    const last = this.producers.get(key) ?? { seq: 0 };
-    if (seq < last.seq) return error(409, { code: "stale", class: "never", message: "stale" });
-    const duplicate = seq === last.seq;
-    const data = headers["Content-Type"] === "application/json" ? JSON.parse(body) : body;
-    if (!duplicate) this.producers.set(key, { seq, position: this.append(query.get("channel"), data, query.get("type") ?? undefined) });
-    return { status: 200, body: { position: this.producers.get(key).position, remembered: 600_000, ...(duplicate && { duplicate }) } };
+  // Sessions
+
+  open(hello, line) {
+    const open = { version: 1, line: hello.line, heartbeat: this.heartbeat };
+    if (hello.probe) return open;
+    const session = this.sessions.get(hello.token) ?? { token: `token-${this.sessions.size + 1}` };
+    Object.assign(open, { remembered: this.remembered, limit: this.limit });
+    if (session.token !== hello.token) open.token = session.token;
+    this.sessions.set(session.token, session);
+    Object.assign(session, { line: hello.line, over: false });
+    line.session = session;
+    return open;
+  }
+
+  // Presence
+
+  attend(name, members) {
+    const { version = 0, members: before = [] } = this.present.get(name) ?? {};
+    this.present.set(name, { version: version + 1, members });
+    const frame = { version: `v${version + 1}`, total: members.length, joined: members.filter((m) => !before.includes(m)), left: before.filter((m) => !members.includes(m)).map(({ id }) => id) };
+    for (const { line } of [...this.connections]) if (line?.watched.has(name)) (line.send({ channel: name, presence: frame }), line.flush());
+  }
+
+  attendance(name, seen) {
+    const { version = 0, members = [] } = this.present.get(name) ?? {};
+    if (name === "secret") return { end: { code: "forbidden", class: "never", message: "no" } };
+    return { version: `v${version}`, total: members.length, members, ...(seen === `v${version}` && { same: true }) };
+  }
+
+  // Upstream
+
+  /** A request of P9.1. */
+  request(connection, { up, ...frame }) {
+    assert.equal(up.version, 1);
+    this.said.push({ by: "request", frame, head: up });
+    const instead = this.upstream(frame, "request");
+    if (instead !== undefined) return instead && connection.answer(instead);
+    if (this.doubled()) this.clock.setTimeout(() => this.work(frame), this.random() * 2000);
+    if (frame.close && this.sessions.has(up.token)) this.sessions.get(up.token).over = frame.close.line;
+    const body = this.work(frame);
+    if (!this.swallow(frame)) connection.answer({ status: 200, body });
+  }
+
+  work({ publish, call }) {
+    if (publish) return { published: this.publish(publish) };
+    if (call) return { answer: { id: call.id, ...this.call(call) } };
+    return {};
+  }
+
+  call({ name, data, encoding, key }) {
+    const handler = this.handlers[name];
+    return handler ? handler(data, { encoding, key }) : { error: { code: "forbidden", class: "never", message: "no such call" } };
+  }
+
+  publish({ producer, frames }) {
+    const breach = (what) => this.breaches.push(what);
+    if (!/^[\w-]{22,64}$/.test(producer)) breach("a producer's name");
+    if (new Set(frames.map(({ channel }) => channel)).size < frames.length || frames.length < 1 || frames.length > 64) breach("a batch's frames");
+    const published = [];
+    let before = 0;
+    for (const frame of frames) {
+      const { seq, channel, messages, repeat } = frame;
+      if (seq <= before || messages.length < 1 || messages.length > 100) breach("a publish frame");
+      before = seq;
+      const verdict = this.judge(frame);
+      if (verdict?.retry) {
+        published.push({ seq, ...verdict });
+        break;
+      }
+      published.push({ seq, ...this.appendFrame(producer, frame, verdict) });
+    }
+    return published;
+  }
+
+  appendFrame(producer, { seq, channel, messages, repeat }, verdict) {
+    const key = `${producer} ${channel}`;
+    const last = this.producers.get(key);
+    if (last?.seq === seq) {
+      if (last.frame !== JSON.stringify(messages)) this.breaches.push("a repeat that is another");
+      return { position: last.position, duplicate: true };
+    }
+    const refusal = (error) => ({ error: repeat && !["invalid", "bad_channel"].includes(error.code) ? { code: "unknown", class: "never" } : error });
+    if (seq < last?.seq) return refusal({ code: "stale", class: "never" });
+    if (verdict) return refusal(verdict.error);
+    for (const { data, encoding, type } of messages) {
+      const events = this.channel(channel).events;
+      events.push({ channel, position: position(events.length + 1), type: type ?? "message", data, ...(encoding === "base64" && { encoding }) });
+    }
+    this.producers.set(key, { seq, position: position(this.channel(channel).events.length), frame: JSON.stringify(messages) });
+    for (const connection of [...this.connections]) connection.line?.flush();
+    return { position: this.producers.get(key).position };
   }
 }
 
@@ -212,6 +315,7 @@ class Request extends Connection {
     this.promise = new Promise((resolve, reject) => Object.assign(this, { resolve, reject }));
     this.chunks = [];
     this.signal = init.signal;
+    this.keepalive = init.keepalive;
     this.aborted = () => this.over() && this.fail(new Error("aborted by the client"));
     this.signal?.addEventListener("abort", this.aborted);
   }
@@ -278,11 +382,15 @@ class FakeWebSocket extends Connection {
   }
 
   send(text) {
-    this.toServer(() => this.receive(JSON.parse(text)));
+    const frame = JSON.parse(text);
+    // What was sent before a close arrives all the same.
+    if (frame.close) this.world.said.push({ by: "websocket", frame });
+    else this.toServer(() => this.receive(frame));
   }
 
   receive(frame) {
     const { world } = this;
+    if (frame.publish || frame.call) return this.upstream(frame);
     if (frame.hello) {
       if (this.line && !this.line.hello.probe) throw new Error("a second hello on a line");
       this.line?.stop();
@@ -298,7 +406,25 @@ class FakeWebSocket extends Connection {
     }
     for (const wanted of frame.subscribe ?? []) this.line.subscribe(wanted);
     for (const name of frame.unsubscribe ?? []) this.line.unsubscribe(name);
+    for (const name of frame.pause ?? []) this.line.pause(name);
+    if (frame.presence) this.line.attend(frame.presence);
     this.line.flush();
+  }
+
+  upstream(frame) {
+    const { world, line } = this;
+    world.said.push({ by: "websocket", frame });
+    if (frame.publish && line.publishing) world.breaches.push("a second batch on a line");
+    const instead = world.upstream(frame, "websocket");
+    if (instead === null) return void (line.publishing ||= !!frame.publish);
+    const body = instead ?? world.work(frame);
+    line.publishing ||= !!frame.publish;
+    if (world.swallow(frame)) return;
+    // Answered a while later, and not by whatever line took this one's place.
+    this.toClient(() => {
+      if (frame.publish) line.publishing = false;
+      this.onmessage?.({ data: JSON.stringify(body) });
+    });
   }
 
   broken() {
@@ -317,6 +443,8 @@ class FakeWebSocket extends Connection {
 /** The server's side of a line. */
 class Line {
   cursors = new Map();
+  paused = new Set();
+  watched = new Set();
   timers = [];
 
   constructor(world, hello, connection, send) {
@@ -325,8 +453,9 @@ class Line {
 
   begin() {
     const { world, hello } = this;
-    this.send({ open: { version: 1, line: hello.line, heartbeat: world.heartbeat } });
+    this.send({ open: world.open(hello, this) });
     for (const wanted of hello.channels ?? []) this.subscribe(wanted);
+    this.attend(hello.presence ?? []);
     this.flush();
     this.beat(200);
     if (hello.probe) this.timers.push(world.clock.setTimeout(() => this.goodbye({ code: "probe_over", class: "now" }), 10_000));
@@ -351,8 +480,13 @@ class Line {
     this.cursors.clear();
   }
 
-  subscribe({ channel: name, after = "latest" }) {
-    if (this.cursors.has(name)) throw new Error(`${name} is subscribed already`);
+  subscribe({ channel: name, after = "latest", paused }) {
+    if (this.cursors.has(name)) this.world.breaches.push(`${name} is subscribed already`);
+    this.paused.delete(name);
+    if (paused) {
+      this.paused.add(name);
+      return this.send({ channel: name, end: { code: "paused", class: "now" } });
+    }
     const end = this.world.refuseChannel(name);
     if (end) return this.send({ channel: name, end });
     const log = this.world.channel(name);
@@ -364,7 +498,31 @@ class Line {
   }
 
   unsubscribe(name) {
-    if (this.cursors.delete(name)) this.send({ channel: name, end: { code: "unsubscribed", class: "now" } });
+    if (this.cursors.delete(name) || this.paused.delete(name)) this.send({ channel: name, end: { code: "unsubscribed", class: "now" } });
+  }
+
+  pause(name) {
+    if (!this.cursors.delete(name)) return;
+    this.paused.add(name);
+    this.send({ channel: name, end: { code: "paused", class: "now" } });
+  }
+
+  /** P6.19: the program gives a channel, or takes it away. */
+  give(name) {
+    const at = this.world.channel(name).events.length;
+    this.cursors.set(name, at);
+    this.send({ channel: name, position: position(at) });
+  }
+
+  remove(name) {
+    this.cursors.delete(name);
+    this.send({ channel: name, end: { code: "removed", class: "never" } });
+  }
+
+  /** P10: asks replace what was asked before. */
+  attend(asked) {
+    for (const { channel, seen } of asked) if (!this.watched.has(channel)) this.send({ channel, presence: this.world.attendance(channel, seen) });
+    this.watched = new Set(asked.map(({ channel }) => channel));
   }
 
   flush() {
@@ -391,7 +549,7 @@ class Stream extends Line {
 
 /** Long-poll: one answer. */
 class Poll extends Line {
-  answer = { events: [], positions: {}, gaps: [], ends: [] };
+  answer = { events: [], positions: {}, gaps: [], ends: [], presence: [] };
   done = false;
 
   constructor(world, hello, connection, wait) {
@@ -401,8 +559,9 @@ class Poll extends Line {
 
   begin() {
     const { hello, world } = this;
-    this.collect({ open: { version: 1, line: hello.line, heartbeat: world.heartbeat } });
+    this.collect({ open: world.open(hello, this) });
     for (const wanted of hello.channels ?? []) this.subscribe(wanted);
+    this.attend(hello.presence ?? []);
     const resumes = (hello.channels ?? []).every(({ after }) => after?.startsWith("1."));
     this.ready = hello.probe || !resumes || !this.wait;
     this.flush();
@@ -412,11 +571,12 @@ class Poll extends Line {
   collect(frame) {
     const { answer } = this;
     if (frame.open) answer.open = frame.open;
+    else if (frame.presence) answer.presence.push(frame);
     else if (frame.end) answer.ends.push(frame);
     else if (frame.gap) answer.gaps.push(frame);
     else if (frame.type) answer.events.push(frame);
     else if (frame.close) answer.close = frame.close;
-    if (frame.end || frame.gap || frame.type || frame.close) this.ready = true;
+    if ((frame.end && frame.end.code !== "paused") || frame.gap || frame.type || frame.close || (frame.presence && !frame.presence.same)) this.ready = true;
   }
 
   flush() {

@@ -71,10 +71,32 @@ function load(src) {
   return new Promise((resolve, reject) => document.head.append(Object.assign(document.createElement("script"), { src, onload: resolve, onerror: reject })));
 }
 
+/** By name of the listener: the handle it iterates over. */
+const handles = {};
+
+/**
+ * Has a listener go on after the next reload: at the position that its handle has when the page goes. What came after that
+ * position is not kept, as it has to come again.
+ */
+function keepOverReload(name) {
+  addEventListener("pagehide", () => {
+    const { position } = handles[name];
+    const end = seen[name].findIndex((event) => event.position === position);
+    sessionStorage.setItem(name, JSON.stringify({ position, list: seen[name].slice(0, end + 1) }));
+  });
+}
+
+/** Goes on with a listener that was kept, with what it was handed before. */
+function followOn(name, channel) {
+  const { position, list } = JSON.parse(sessionStorage.getItem(name));
+  void follow(name, channel, { after: position });
+  seen[name].push(...list);
+}
+
 /** Iterates over a channel. */
 async function follow(name, channel, options) {
   const list = (seen[name] = []);
-  const handle = client.channel(channel, options);
+  const handle = (handles[name] = client.channel(channel, options));
   for await (const event of handle) {
     list.push({ at: Date.now(), position: event.position, type: event.type, data: event.data, gap: event.gap });
   }

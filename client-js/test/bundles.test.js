@@ -1,0 +1,47 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+import { runInThisContext } from "node:vm";
+import { World } from "./world.js";
+
+// The files that the server serves, with their names shortened: they fit each other.
+const served = new URL("../../server/", import.meta.url);
+
+async function round({ connect, call, presence, ThroughlineError }) {
+  const world = new World();
+  const client = connect("/realtime", { env: world.env(), buffer: 2 });
+  const ann = { id: "s1", subject: "ann" };
+  world.attend("room", [ann]);
+  const room = client.channel("room", { after: "earliest" });
+  const got = [];
+  (async () => {
+    for await (const { data } of room) {
+      got.push(data);
+      await new Promise((done) => world.clock.setTimeout(done, 10));
+    }
+  })();
+  const here = presence(client, "room");
+  for (let n = 0; n < 8; n++) world.append("room", n);
+  await world.clock.pass(1000);
+  const published = room.publish(8);
+  const sum = call(client, "add", [1, 2]);
+  const refused = call(client, "none").catch((error) => error);
+  await world.clock.pass(1000);
+  assert.equal((await published).position, "1.9");
+  assert.equal(await sum, 3);
+  assert.ok((await refused) instanceof ThroughlineError);
+  assert.deepEqual(here.members, [ann]);
+  assert.deepEqual(got, [0, 1, 2, 3, 4, 5, 6, 7, 8]);
+  assert.deepEqual([world.breaches, world.warnings], [[], []]);
+  client.close();
+}
+
+test("the modules", async () => {
+  const [client, call, presence] = await Promise.all(["client.js", "call.js", "presence.js"].map((file) => import(new URL(file, served))));
+  await round({ ...client, ...call, ...presence });
+});
+
+test("the script", async () => {
+  runInThisContext(readFileSync(new URL("client.global.js", served), "utf8"));
+  await round(globalThis.Throughline);
+});
