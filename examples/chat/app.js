@@ -1,6 +1,8 @@
 // The page of the chat. Whatever crosses the wire goes through the client; here
 // is only what a person sees of it.
+import { call } from "./realtime/call.js";
 import { connect } from "./realtime/client.js";
+import { presence } from "./realtime/presence.js";
 
 const ROOMS = ["lobby", "kitchen", "workshop"];
 const MOST_SHOWN = 500; // messages a room keeps on the page
@@ -17,6 +19,7 @@ const me = remembered("sessionStorage", "throughline chat author", random); // a
 const rooms = new Map();
 const sums = { lost: 0, repeated: 0 };
 let current;
+let here; // who is in the current room
 let carrier; // the transport that was online last
 
 // Who
@@ -46,6 +49,33 @@ function rename() {
   } catch {
     // it is good for this visit, then
   }
+  sayName();
+  call(client, "rename").catch(() => {}); // it shows at the next connection, then
+}
+
+/** The server learns the name from this when the client connects. */
+function sayName() {
+  document.cookie = `chat-name=${encodeURIComponent($("name").value.trim()).slice(0, 200)}; SameSite=Strict; Path=/`;
+}
+
+/** Who is in the current room. */
+function lookAround() {
+  here?.close();
+  here = presence(client, `room:${current.name}`);
+  here.onChange(showPeople);
+  showPeople();
+}
+
+function showPeople() {
+  const names = here.members.map(({ info }) => text(info?.name) ?? "Somebody").sort((a, b) => a.localeCompare(b));
+  const counts = new Map();
+  for (const name of names) counts.set(name, (counts.get(name) ?? 0) + 1);
+  const list = [...counts].map(([name, n]) => (n > 1 ? `${name} ×${n}` : name));
+  const shown = list.slice(0, 12);
+  if (list.length > shown.length) shown.push(`${list.length - shown.length} more`);
+  put($("here-total"), String(here.total));
+  put($("here-names"), shown.join(", "));
+  $("here").hidden = here.total === 0;
 }
 
 // Rooms
@@ -115,6 +145,7 @@ function enter() {
   $("text").placeholder = `Say something in ${name}`;
   document.title = `${name} · Throughline chat`;
   join(current);
+  lookAround();
   toEnd(current);
   showStatus();
 }
@@ -410,6 +441,7 @@ function allow() {
 
 function begin() {
   $("name").value = remembered("localStorage", "throughline chat name", friendlyName);
+  sayName();
   $("connection").open = matchMedia("(min-width: 60rem)").matches;
   $("name").addEventListener("change", rename);
   document.querySelectorAll("[name=transport]").forEach((box) => box.addEventListener("change", allow));

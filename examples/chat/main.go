@@ -7,11 +7,13 @@ package main
 import (
 	"context"
 	"embed"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/signal"
 	"strconv"
@@ -23,6 +25,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/throughline/throughline/server"
+	"github.com/throughline/throughline/transport"
 )
 
 // Where the chat listens unless told otherwise: only this machine gets in.
@@ -52,7 +55,7 @@ func main() {
 
 // run serves until ctx is done.
 func run(ctx context.Context, addr string) error {
-	srv, err := server.New(server.Options{Authorize: authorize})
+	srv, err := newServer()
 	if err != nil {
 		return err
 	}
@@ -64,12 +67,51 @@ func run(ctx context.Context, addr string) error {
 	return serve(ctx, l, srv)
 }
 
+func newServer() (*server.Server, error) {
+	var srv *server.Server
+	srv, err := server.New(server.Options{
+		Authenticate: authenticate,
+		Authorize:    authorize,
+		OnConnect:    welcome,
+		OnCall: func(ctx context.Context, r server.Request) (server.Payload, error) {
+			// The name is in the cookie, which is read when a client connects.
+			again := transport.Reason{Code: "renamed", Class: transport.Now, Message: "come back under the new name"}
+			return server.Payload{Data: []byte("true")}, srv.Disconnect(ctx, server.Target{Session: r.Client.Session}, again)
+		},
+	})
+	return srv, err
+}
+
+// authenticate takes everybody for who they say they are, in a cookie of the
+// page's: a chat among friends. A program that has a login asks that instead.
+func authenticate(r *http.Request) (server.Identity, error) {
+	cookie, err := r.Cookie("chat-name")
+	if err != nil {
+		return server.Identity{}, nil //nolint:nilerr // a visitor without a name, as curl is
+	}
+	name, err := url.QueryUnescape(cookie.Value)
+	if err != nil || len(name) > 200 {
+		name = ""
+	}
+	return server.Identity{Claims: name}, nil
+}
+
+// welcome says what others see of who is here.
+func welcome(_ context.Context, who server.Client) (server.Welcome, error) {
+	info, err := json.Marshal(map[string]any{"name": who.Claims})
+	return server.Welcome{Info: info}, err
+}
+
 // authorize opens the rooms to everybody and nothing else to anybody. Each
 // action is named, so that one that is added later is not granted unawares.
 func authorize(_ context.Context, _ server.Identity, what server.Action, ch server.Channel) error {
 	switch what {
-	case server.Subscribe, server.History, server.Publish:
+	case server.Subscribe, server.History, server.Publish, server.Presence:
 		if strings.HasPrefix(ch.Name, "room:") {
+			return nil
+		}
+	case server.Call:
+		if ch.Name == "rename" {
 			return nil
 		}
 	}

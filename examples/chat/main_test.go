@@ -17,7 +17,7 @@ import (
 
 func start(t *testing.T) *httptest.Server {
 	t.Helper()
-	srv, err := server.New(server.Options{Authorize: authorize})
+	srv, err := newServer()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +169,7 @@ func TestTheLinkCanBeFollowed(t *testing.T) {
 }
 
 func TestTheEndIsOrderlyWithAStreamOpen(t *testing.T) {
-	srv, err := server.New(server.Options{Authorize: authorize})
+	srv, err := newServer()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,5 +202,44 @@ func TestTheEndIsOrderlyWithAStreamOpen(t *testing.T) {
 		}
 	case <-time.After(2 * endWithin):
 		t.Error("the program does not end")
+	}
+}
+
+func TestWhoIsHere(t *testing.T) {
+	base := start(t).URL + "/realtime"
+	hello := func(token, seen string) (string, string) {
+		t.Helper()
+		_, body := request(t, "POST", base+"/poll?wait=3s", `{"hello":{"version":1,"token":"`+token+`","line":1,`+
+			`"channels":[{"channel":"room:lobby","paused":true}],"presence":[{"channel":"room:lobby","seen":"`+seen+`"}]}}`)
+		var answer struct {
+			Open     struct{ Token string }
+			Presence []struct{ Presence struct{ Version string } }
+		}
+		if err := json.Unmarshal([]byte(body), &answer); err != nil {
+			t.Fatalf("%v: %s", err, body)
+		}
+		for _, p := range answer.Presence {
+			seen = p.Presence.Version
+		}
+		if answer.Open.Token != "" {
+			token = answer.Open.Token
+		}
+		if strings.Contains(body, `"info":{"name":`) {
+			return token, "here"
+		}
+		return token, seen
+	}
+	token, seen := hello("", "")
+	for range 5 {
+		if token, seen = hello(token, seen); seen == "here" {
+			break
+		}
+	}
+	if seen != "here" {
+		t.Error("who polls is not seen to be here")
+	}
+	_, body := request(t, "POST", base+"/up", `{"up":{"version":1,"token":"`+token+`"},"call":{"id":1,"name":"rename","data":null}}`)
+	if !strings.Contains(body, `"data":true`) {
+		t.Errorf("rename: %s", body)
 	}
 }

@@ -117,6 +117,7 @@ try {
   mkdirSync(out, { recursive: true });
   const people = { Ada: await enter(browser, url, "Ada", 1280, 800), Lin: await enter(browser, url, "Lin", 375, 812) };
   await converse(url, people);
+  for (const page of Object.values(people)) await page.locator("#here-names", { hasText: "Ada, Lin" }).waitFor();
   await picture(people.Ada, "chat-1280.png");
   await picture(people.Lin, "chat-375.png");
 } finally {
