@@ -125,6 +125,11 @@ func (l *line) question() (context.Context, context.CancelFunc) {
 
 func (l *line) subscribeLater(ask transport.Subscription) {
 	reading, has := l.names[ask.Channel]
+	if reading && l.gifts[ask.Channel] { // the gift and the question met on the way: the client's place counts
+		l.push(command{leave: ask.Channel})
+		reading = false
+	}
+	delete(l.gifts, ask.Channel)
 	if reading {
 		l.sayGoodbye(transport.Refuse(transport.CodeBadRequest, "channel %.40q is subscribed already", ask.Channel).Reason)
 		return
@@ -149,6 +154,7 @@ func (l *line) unsubscribe(name string) {
 	if _, has := l.names[name]; has {
 		l.drain(name, leftAsAsked)
 		delete(l.names, name)
+		delete(l.gifts, name)
 	}
 }
 
@@ -181,6 +187,7 @@ func (l *line) give(name string) {
 		l.engine.o.Logger.Info("a channel could not be given to a client", "channel", name, "subject", l.peer.Subject, "error", err)
 		return
 	}
+	l.gifts[name] = true
 	l.push(c)
 	l.engine.sessions.changed(l)
 }
@@ -198,6 +205,7 @@ func (l *line) takeAway(name string, why *transport.Refusal) {
 	l.drain(name, why.Reason)
 	delete(l.names, name)
 	delete(l.granted, name)
+	delete(l.gifts, name)
 	l.engine.sessions.changed(l)
 }
 

@@ -45,6 +45,7 @@ type line struct {
 
 	// Owned by open, then by intake.
 	granted map[string]bool   // the channels OnConnect named
+	gifts   map[string]bool   // the channels the client has without having asked
 	names   map[string]bool   // the channels the client has; false: paused
 	watched map[string]*watch // the channels whose presence it watches
 
@@ -88,6 +89,7 @@ func newLine(e *Engine, peer transport.Peer, hello transport.Hello, conn transpo
 		conn:    conn,
 		began:   time.Now(),
 		names:   make(map[string]bool, len(hello.Channels)),
+		gifts:   make(map[string]bool),
 		client:  clientOf(peer, id),
 		token:   token,
 	}
@@ -199,6 +201,7 @@ func (l *line) grant(asks []transport.Subscription, names []string) []transport.
 				break
 			}
 			asks = append(asks, transport.Subscription{Channel: name})
+			l.gifts[name] = true
 		}
 		l.granted[name] = true
 	}

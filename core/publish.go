@@ -42,6 +42,9 @@ func (e *Engine) publish(ctx context.Context, peer transport.Peer, p *Publicatio
 	if err := e.publishing(ctx, p); err != nil {
 		return at, false, false, err
 	}
+	if ctx.Err() != nil { // a hook that was deaf to it: nothing was done, and that is known
+		return at, false, false, e.refusal(ctx.Err())
+	}
 	at, duplicate, err = e.o.Log.Append(ctx, p.Channel, eventlog.Batch{Messages: p.Messages, Producer: producer})
 	e.o.Observer.Published(err, duplicate)
 	return at, duplicate, true, err

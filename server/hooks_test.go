@@ -383,3 +383,46 @@ func TestGoodbye(t *testing.T) {
 		})
 	}
 }
+
+// TestGiftAndQuestionMeet: the client subscribes a channel while the server
+// gives it; the client's place counts.
+func TestGiftAndQuestionMeet(t *testing.T) {
+	var seen connected
+	o := server.Options{Authorize: allow, OnConnect: func(ctx context.Context, who server.Client) (server.Welcome, error) {
+		_, _ = seen.hook(ctx, who)
+		return server.Welcome{Channels: []string{"a"}}, nil
+	}}
+	inBubble(t, o, func(w *world) {
+		s := w.ws(wireclient.Hello{Version: 1, Line: 1})
+		w.next(s) // the opening of a, the gift
+		at := map[string]server.Position{}
+		for _, name := range []string{"a", "b"} {
+			at[name] = w.publish(name, "1")
+			w.publish(name, "2")
+		}
+		w.next(s)
+		w.next(s) // what a brings
+		who := server.Target{Session: seen.last()}
+		if err := w.srv.Subscribe(w.ctx, who, "b"); err != nil {
+			t.Fatal(err)
+		}
+		w.next(s)
+		for _, name := range []string{"a", "b"} {
+			if err := s.Send(fmt.Appendf(nil, `{"subscribe":[{"channel":%q,"after":%q}]}`, name, at[name])); err != nil {
+				t.Fatal(err)
+			}
+			if it := w.next(s); !it.Opening || it.Channel != name || it.Position != at[name].String() {
+				t.Errorf("P6.19: %s: %+v", name, it)
+			}
+			if it := w.next(s); string(it.Data) != "2" {
+				t.Errorf("P6.19: %s: %+v", name, it)
+			}
+		}
+		if err := s.Send([]byte(`{"subscribe":[{"channel":"a"}]}`)); err != nil {
+			t.Fatal(err)
+		}
+		if code, err := endOf(s); code != "bad_request" {
+			t.Errorf("P6.10: asked for twice: %q, %v", code, err)
+		}
+	})
+}

@@ -14,7 +14,7 @@ import (
 	"github.com/throughline/throughline/transport"
 )
 
-// What fails here is not done yet: each test shows one fault.
+// Each test here shows a fault that the random schedules found.
 
 // TestProgramsOwnInvalidOnARepeat: the program's hook may answer by any code, so
 // also by "invalid", which it need not say of each copy. A repeat of what is in
@@ -138,5 +138,18 @@ func TestEscapesAreNoData(t *testing.T) {
 		text := strings.Repeat(`\n`, 800_000) // bytes of data, within 1 MiB
 		got := outcomes(w.up("", batch(`{"seq":1,"channel":"a","messages":[{"encoding":"text","data":"`+text+`"}]}`)))
 		expect(t, "P9.1: a text of 800,000 bytes", got, "1:ok")
+	})
+}
+
+// TestHookThatOutlivesItsTime: the log need not be asked when the time is over,
+// so it is known that nothing was done (P9.5), and a later refusal need not be
+// told as unknown (P9.6).
+func TestHookThatOutlivesItsTime(t *testing.T) {
+	o := server.Options{Authorize: allow, PublishTimeout: 2 * time.Second, OnPublish: func(context.Context, *server.Publication) error {
+		time.Sleep(3 * time.Second) // deaf to its context
+		return nil
+	}}
+	onWays(t, o, func(w *world, say mouth) {
+		expect(w.T, "P9.5", outcomes(say(batch(frame(1, "a")))), "1:again:unavailable")
 	})
 }

@@ -213,13 +213,14 @@ func (u *upstream) judgeCall(c *called, told map[string]int) {
 
 // judgeUnknown: a client says unknown itself only of a call sent once (that
 // something happened to the wire is judged when it does). The server says so when
-// the handler took too long, or the node went away.
+// the handler took too long, or the node went away while it ran; who called as
+// repeatable is sent elsewhere then.
 func (u *upstream) judgeUnknown(c *called, runs []run) {
 	switch {
 	case c.Lost && c.key != "":
 		u.t.Errorf("P9.11: call %s is repeatable, and was given up", c.arg)
-	case c.Lost, u.diedSince(c.began):
+	case c.Lost, len(runs) > 0 && c.key == "" && u.diedSince(c.began):
 	case !slices.ContainsFunc(runs, func(r run) bool { return r.took >= callTime }):
-		u.t.Errorf("P9.10: the server says that call %s is unknown, and it ran like this: %+v", c.arg, runs)
+		u.t.Errorf("P9.10: the server says that call %s (key %q) is unknown, and it ran like this: %+v", c.arg, c.key, runs)
 	}
 }

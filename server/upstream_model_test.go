@@ -287,6 +287,9 @@ func (u *upstream) options(l *life) server.Options {
 	return server.Options{
 		PublishTimeout: publishTime, CallTimeout: callTime, RetryDelay: 300 * time.Millisecond,
 		Authorize: func(_ context.Context, _ server.Identity, what server.Action, ch server.Channel) error {
+			if what == server.Call && u.faults.Load() && u.draw("rights of a call").IntN(12) == 0 {
+				time.Sleep(callTime + 2*time.Second) // deaf to its context
+			}
 			if what != server.Publish {
 				return nil
 			}
