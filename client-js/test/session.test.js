@@ -105,6 +105,48 @@ test("a poll of paused channels does not spin, and a reader that comes back does
   client.close();
 });
 
+test("P6.18: whoever leaves or reads on while a pause is under way", async () => {
+  const { world, client, pass, line } = setup({ transports: ["websocket"], buffer: 2 });
+  const iterator = client.channel("c", { after: "earliest" }).events();
+  for (let n = 1; n <= 9; n++) world.append("c", n);
+  await Promise.all([iterator.next(), pass(45)]);
+  await iterator.return();
+  await pass(100);
+  assert.ok(!line().paused.has("c") && !line().cursors.has("c"), "left, and the server knows");
+  // A new line, with a channel paused: it is read on at once, and subscribed when the end came.
+  const other = client.channel("d", { after: "earliest" }).events();
+  for (let n = 1; n <= 9; n++) world.append("d", n);
+  await Promise.all([other.next(), pass(100)]);
+  world.cut();
+  while (world.opened.length < 2) await pass(5);
+  for (let n = 2; n <= 9; n++) assert.equal((await Promise.all([other.next(), pass(n < 4 ? 0 : 500)]))[0].value.data, n);
+  assert.deepEqual(world.breaches, []);
+  client.close();
+});
+
+test("a gap that was told is settled, and the next event of the handle carries it all the same", async () => {
+  const { world, client, pass, line } = setup({ transports: ["websocket"] });
+  const room = client.channel("c");
+  room.onGap(() => {});
+  const got = [];
+  const stop = room.subscribe((event) => got.push(event));
+  await pass(1000);
+  world.channel("c").events.push(...Array(5).fill({}));
+  line().cursors.set("c", 5);
+  line().send({ channel: "c", gap: { from: "1.0", to: "1.5", reason: "trimmed" } });
+  await pass(50);
+  stop();
+  assert.equal(room.position, "1.5");
+  room.subscribe((event) => got.push(event));
+  await pass(100);
+  world.append("c", 6);
+  await pass(100);
+  world.append("c", 7);
+  await pass(100);
+  assert.deepEqual(got.map(({ data, gap }) => [data, gap?.from, gap?.to]), [[6, "1.0", "1.5"], [7, undefined, undefined]]);
+  client.close();
+});
+
 test("P6.18: an end that crosses a pause ends the channel, and one that says later is come back to", async () => {
   const { world, client, pass, line } = setup({ transports: ["websocket"], buffer: 2 });
   const errors = [];

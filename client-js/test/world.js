@@ -375,6 +375,9 @@ class Request extends Connection {
 }
 
 class FakeWebSocket extends Connection {
+  /** Channels that were left or paused, and whose end has not come to the client yet (P6.10, P6.18). */
+  owed = new Set();
+
   constructor(world, url) {
     super(world, "websocket");
     world.requests.push({ at: world.clock.now, route: new URL(url).pathname.split("/").pop() });
@@ -383,6 +386,9 @@ class FakeWebSocket extends Connection {
 
   send(text) {
     const frame = JSON.parse(text);
+    for (const { channel, paused } of frame.hello?.channels ?? []) if (paused) this.owed.add(channel);
+    for (const { channel } of frame.subscribe ?? []) if (this.owed.has(channel)) this.world.breaches.push(`${channel} is subscribed before its end came`);
+    for (const name of [...(frame.pause ?? []), ...(frame.unsubscribe ?? [])]) this.owed.add(name);
     // What was sent before a close arrives all the same.
     if (frame.close) this.world.said.push({ by: "websocket", frame });
     else this.toServer(() => this.receive(frame));
@@ -401,7 +407,10 @@ class FakeWebSocket extends Connection {
         return this.toClient(() => this.over() && this.onclose?.({ code: number, reason: after === undefined ? code : `${code} ${after}` }));
       }
       world.opened.push({ at: world.clock.now, transport: "websocket", hello: frame.hello });
-      this.line = new Line(world, frame.hello, this, (f) => this.toClient(() => this.onmessage?.({ data: JSON.stringify(f) })));
+      this.line = new Line(world, frame.hello, this, (f) => this.toClient(() => {
+        if (f.end) this.owed.delete(f.channel);
+        this.onmessage?.({ data: JSON.stringify(f) });
+      }));
       this.line.begin();
     }
     for (const wanted of frame.subscribe ?? []) this.line.subscribe(wanted);
