@@ -272,7 +272,7 @@ func (c *upClient) heard(what string, w *wire, it wireclient.Item, err error) {
 	case err == nil:
 		c.u.trace("%s: %s", what, told(it))
 		c.checkTried(it)
-	case ok:
+	case ok && refused.Code != "":
 		c.u.trace("%s: refused %s", what, refused.Code)
 		if refused.Code != "shutdown" {
 			c.u.t.Errorf("%s was refused: %v", what, refused)

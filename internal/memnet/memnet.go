@@ -95,10 +95,11 @@ func (c *Conn) Close() error {
 	return nil
 }
 
-// Reset breaks both directions at once.
+// Reset breaks both directions at once: the peer can't say any more that it
+// noticed.
 func (c *Conn) Reset() {
-	c.out.fail(errReset)
 	c.in.fail(errReset)
+	c.out.fail(errReset)
 }
 
 // CutAfter breaks the connection after so many bytes more of the peer's.
