@@ -135,7 +135,7 @@ func (s *sessions) take(l *line, w Welcome, fresh bool) (old *line, err error) {
 		s.timer = time.AfterFunc(s.engine.o.PresenceInterval, s.tick)
 	}
 	if !v.claimed || v.held != v.number || !slices.Equal(v.lease, v.channels) {
-		time.AfterFunc(max(0, presentAfter-now.Sub(v.since)), func() { s.tend(v) })
+		time.AfterFunc(max(time.Millisecond, presentAfter-now.Sub(v.since)), func() { s.tend(v) })
 	}
 	return old, nil
 }

@@ -314,6 +314,9 @@ func (l stepLog) Append(ctx context.Context, ch eventlog.Channel, b eventlog.Bat
 
 // sleep reports whether it slept to the end.
 func sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

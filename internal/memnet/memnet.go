@@ -263,8 +263,10 @@ func (d *deadline) set(h *half, t time.Time) {
 		d.timer = nil
 	}
 	d.at = t
-	if !t.IsZero() {
-		d.timer = time.AfterFunc(time.Until(t), h.wake)
+	// One that is over needs no timer; and with the race detector on, Go 1.26
+	// crashes now and then on a bubble's timer that fires at once.
+	if wait := time.Until(t); !t.IsZero() && wait > 0 {
+		d.timer = time.AfterFunc(wait, h.wake)
 	}
 	h.changed.Broadcast()
 }
