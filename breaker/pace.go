@@ -1,0 +1,68 @@
+package breaker
+
+import "time"
+
+// A Distance is how far a reader is behind the head of what it reads.
+type Distance struct {
+	Events uint64
+	Bytes  int64         // estimated
+	Age    time.Duration // of the newest event that it has, while there are newer ones
+}
+
+// Limits are how far a reader may be behind. It is too slow when it was farther
+// behind for a whole Window and did not come closer meanwhile. A zero limit
+// does not limit.
+type Limits struct {
+	Events uint64
+	Bytes  int64
+	Age    time.Duration
+	Window time.Duration
+}
+
+// over returns by which measures d is beyond the limits.
+func (l *Limits) over(d Distance) [3]bool {
+	return [3]bool{
+		l.Events > 0 && d.Events > l.Events,
+		l.Bytes > 0 && d.Bytes > l.Bytes,
+		l.Age > 0 && d.Age > l.Age,
+	}
+}
+
+// Within reports whether a distance is within the limits.
+func (l *Limits) Within(d Distance) bool { return l.over(d) == [3]bool{} }
+
+// A Pace watches one reader, each measure of its distance by itself. The zero
+// value is one that has just begun. It is not for concurrent use.
+type Pace struct {
+	measures [3]measure
+}
+
+// A measure of a distance that is over its limit.
+type measure struct {
+	since time.Time // when it was closer than ever before; zero: it is within the limit
+	least int64     // how close that was
+}
+
+// TooSlow takes the distance as it is now, when the reader has taken something,
+// and reports whether the reader is too slow. To come closer than ever
+// before, by however little, begins a new window.
+func (p *Pace) TooSlow(d Distance, l Limits, now time.Time) bool {
+	slow := false
+	over := l.over(d)
+	for i, value := range [3]int64{int64(min(d.Events, 1<<62)), d.Bytes, int64(d.Age)} {
+		m := &p.measures[i]
+		switch {
+		case !over[i]:
+			*m = measure{}
+		case m.since.IsZero() || value < m.least:
+			*m = measure{since: now, least: value}
+		case now.Sub(m.since) >= l.Window:
+			slow = true
+		}
+	}
+	return slow
+}
+
+// Excuse begins all windows anew: that the reader got nothing was not its own
+// fault.
+func (p *Pace) Excuse() { *p = Pace{} }
