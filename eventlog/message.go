@@ -146,7 +146,7 @@ func (m *Message) checkData() error {
 	switch m.Kind {
 	case JSON:
 		if !json.Valid(m.Data) {
-			return &Invalid{Field: "data", Problem: "is not valid JSON (set Kind for text or binary)"}
+			return &Invalid{Field: "data", Problem: "is not valid JSON, and is not said to be text or binary"}
 		}
 		if !utf8.Valid(m.Data) {
 			return &Invalid{Field: "data", Problem: "is JSON that is not UTF-8"}

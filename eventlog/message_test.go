@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -76,6 +77,29 @@ func FuzzMessageCheck(f *testing.F) {
 		c := m.Clone()
 		if again := c.Check(1000); again != nil || c.Type == "" {
 			t.Errorf("a copy isn't taken: %v", again)
+		}
+	})
+}
+
+// FuzzChannelCheck: what is taken for a channel can stand in a line, a header and
+// a log, and is the name of no other.
+func FuzzChannelCheck(f *testing.F) {
+	f.Add("", "a")
+	f.Add("tenant", "room:42")
+	f.Add("a/b", strings.Repeat("é", 100))
+	f.Add("\x00", "a\r\nid: x")
+	f.Add("\xff", "a\u0085\u2028\ufeff")
+	f.Fuzz(func(t *testing.T, namespace, name string) {
+		err := Channel{Namespace: namespace, Name: name}.Check()
+		control := func(r rune) bool { return unicode.IsControl(r) || r == utf8.RuneError }
+		bad := strings.ContainsFunc(name+namespace, control) && !strings.Contains(name+namespace, "\ufffd")
+		if fits := name != "" && len(name) <= 200 && len(namespace) <= 100 && utf8.ValidString(name) && utf8.ValidString(namespace); err == nil && (!fits || bad) {
+			t.Errorf("%q of %q was taken", name, namespace)
+		} else if err != nil && fits && !strings.ContainsFunc(name+namespace, unicode.IsControl) {
+			t.Errorf("%q of %q: %v", name, namespace, err)
+		}
+		if err != nil && (len(err.Error()) > 200 || strings.ContainsFunc(err.Error(), control)) {
+			t.Errorf("%q: %v", name, err)
 		}
 	})
 }

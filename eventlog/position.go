@@ -13,8 +13,9 @@ const MarkBits = 40
 // positionVersion is the first character of a position's text.
 const positionVersion = 'a'
 
-// maxPositionText is longer than any text that Position.String returns.
-const maxPositionText = 64
+// MaxPositionText is the most bytes of a position's text. Those of today are
+// shorter.
+const MaxPositionText = 64
 
 // ErrBadPosition is returned for a text that is not a position.
 var ErrBadPosition = errors.New("eventlog: not a position")
@@ -64,7 +65,7 @@ func (p *Position) UnmarshalText(text []byte) error {
 // ParsePosition reads what [Position.String] writes, and nothing else: each
 // position has exactly one text. The error is [ErrBadPosition].
 func ParsePosition(text string) (Position, error) {
-	if len(text) > maxPositionText || len(text) == 0 || text[0] != positionVersion {
+	if len(text) > MaxPositionText || len(text) == 0 || text[0] != positionVersion {
 		return Position{}, ErrBadPosition
 	}
 	offset, mark, found := strings.Cut(text[1:], ".")
