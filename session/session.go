@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -27,6 +28,8 @@ type Identity struct {
 	// Claims is whatever else the program wants to see again when it is asked
 	// for leave.
 	Claims any
+	// Expires is when this ends, as a login or a token does. Zero: it doesn't.
+	Expires time.Time
 }
 
 // Check reports with an [*eventlog.Invalid] whether i can't be an identity: its
