@@ -53,13 +53,14 @@ export async function call<T = unknown>(client: Client, name: string, data?: unk
         error = failure(answer!.error);
       } catch (cause) {
         error = cause as ThroughlineError;
-        if (!error.code) error = failure({ code: "network", message: "not an answer of the server" });
+        if (typeof error.code !== "string") error = failure({ code: "network", message: "not an answer of the server" });
       }
       if (error.code === "aborted") throw error;
       lost ||= error.code === "network";
       const delay = (error.after ?? 0) + backoff(attempt, env.random(), timing);
       if (!repeatable || error.class === "never" || env.now() + delay > until) {
-        throw lost && error.class !== "never" ? failed("unknown", "no answer: it may have run") : error;
+        // What refuses this attempt says nothing of the one that was lost.
+        throw lost ? failed("unknown", `an attempt had no answer, and may have run; the last one: ${error.code}, ${error.message}`) : error;
       }
       await Promise.race([left, new Promise<void>((done) => env.setTimeout(done, delay))]);
     }

@@ -20,11 +20,22 @@ interface Running {
   /** The hello went out. */
   greeted: boolean;
   opened: boolean;
-  /** When the policy last heard of it, and whether it knows of an event. */
+  /** When the policy last heard of it. */
   told: number;
-  fed: boolean;
   /** What was said on it and awaits an answer: calls by their ids, the batch of publishes as 0. */
   readonly awaited: Map<number, (answer?: Frame) => void>;
+}
+
+/** The address of the server, absolute and without a slash at its end. Throws if it can't be one. */
+function address(url: string, base?: string): string {
+  const { href, search } = new URL(url, base);
+  if (search) throw new TypeError(`${url} has a query`);
+  return href.replace(/\/+$/, "");
+}
+
+function known(names: readonly Transport[]): Transport[] {
+  for (const name of names) if (!openers[name]) throw new TypeError(`no transport: ${name}`);
+  return [...names];
 }
 
 /**
@@ -38,7 +49,8 @@ export function connect(url: string, options: Options = {}): Client {
   const subscriptions = new Map<string, Subscription>();
   const watchers = new Set<(state: State) => void>();
   const happenings: (() => void)[] = [];
-  let allowed = options.transports ?? ALL;
+  let allowed = known(options.transports ?? ALL);
+  const wire: Wire = { base: address(url, env.base), env, timing, credentials: options.credentials ?? "same-origin" };
   const policy = newPolicy(usable(), timing, { open, close, remember: memory });
   let shown = policy.view();
   let timer: unknown;
@@ -47,18 +59,9 @@ export function connect(url: string, options: Options = {}): Client {
   let news = false;
   const session: Session = { token: "", remembered: 300_000, limit: 65_536 };
   /** Gives up what awaits an answer, each. */
-  const asking = new Set<AbortController>();
+  const asking = new Set<() => void>();
 
   // Surroundings
-
-  function wire(): Wire {
-    return {
-      base: new URL(url, env.base).href.replace(/\/+$/, ""),
-      env,
-      timing,
-      credentials: options.credentials ?? "same-origin",
-    };
-  }
 
   function usable(): Transport[] {
     return allowed.filter((name) => (name === "websocket" ? env.WebSocket : env.fetch));
@@ -67,7 +70,7 @@ export function connect(url: string, options: Options = {}): Client {
   /** Whether a carrier is remembered as demoted; `demoted` makes it so or not. A storage that is blocked or full remembers nothing. */
   function memory(name: Transport, demoted?: boolean): boolean | void {
     try {
-      const key = `throughline ${name} ${wire().base}`;
+      const key = `throughline ${name} ${wire.base}`;
       if (demoted === undefined) return Number(env.storage?.getItem(key)) > env.now();
       env.storage?.setItem(key, String(demoted ? env.now() + timing.memory : 0));
     } catch {
@@ -134,7 +137,7 @@ export function connect(url: string, options: Options = {}): Client {
       frame: (frame) => current() && receive(id, line, frame),
       end: (error) => current() && ended(id, error),
     };
-    const line: Running = { probe, greeted: false, opened: false, told: 0, fed: false, awaited: new Map() };
+    const line: Running = { probe, greeted: false, opened: false, told: 0, awaited: new Map() };
     const way = forget(over);
     running.set(id, line);
     if (way?.carrier?.adopt) {
@@ -144,7 +147,7 @@ export function connect(url: string, options: Options = {}): Client {
     }
     way?.carrier?.close();
     try {
-      line.carrier = openers[transport](wire(), owner);
+      line.carrier = openers[transport](wire, owner);
     } catch (cause) {
       owner.end(asError(cause));
     }
@@ -170,6 +173,7 @@ export function connect(url: string, options: Options = {}): Client {
 
   function receive(id: number, line: Running, frame: Frame): void {
     const { open } = frame;
+    if (frame.close) return ended(id, fromWire(frame.close));
     // After a second hello (P6.8) the probe's frames may still be under way.
     if (!line.opened && open?.line !== id) return;
     Object.assign(session, open);
@@ -178,22 +182,21 @@ export function connect(url: string, options: Options = {}): Client {
       line.told = env.now();
       return happen(() => policy.open(id, open!.heartbeat));
     }
-    if (frame.close) return ended(id, fromWire(frame.close));
+    if (frame.refresh) internal.refresh?.();
     const answered = frame.published ? 0 : frame.answer?.id;
     line.awaited.get(answered!)?.(frame);
     line.awaited.delete(answered!);
     if (frame.presence) guard(() => internal.presence?.hear(frame));
     else if (frame.channel && !line.probe) deliver(frame.channel, frame);
-    heard(id, line, !!frame.type);
+    heard(id, line);
   }
 
-  /** The policy needs the first event, and to hear now and then. */
-  function heard(id: number, line: Running, event: boolean): void {
+  /** The policy needs to hear now and then. */
+  function heard(id: number, line: Running): void {
     const now = env.now();
-    if (now - line.told < timing.proof && (line.fed || !event)) return;
+    if (now - line.told < timing.proof) return;
     line.told = now;
-    line.fed ||= event;
-    happen(() => policy.heard(id, event));
+    happen(() => policy.heard(id));
   }
 
   // Channels
@@ -206,22 +209,23 @@ export function connect(url: string, options: Options = {}): Client {
       // P6.19: the server gave it.
       subscriptions.set(name, (one = subscription(name, host)));
       one.wire = "on";
-      one.given = true;
+      one.gift = true;
     }
     if (!one || !frame.end) return one?.take(frame);
     if (one.wire === "none") return;
     const error = fromWire(frame.end);
     if (error.code === "paused" || error.code === "unsubscribed") {
-      if (one.wire !== "leaving") return; // the late echo of a channel that ended as we left it
       one.wire = error.code === "unsubscribed" ? "none" : one.used() ? "paused" : "leave";
       return changed();
     }
-    if (error.class === "never") return one.end(error);
+    if (error.class === "never") {
+      subscriptions.delete(name); // it may be given, or wanted, again at once
+      return one.end(error);
+    }
     one.wire = "none";
     one.resting = true;
-    const rested = one;
     env.setTimeout(() => {
-      rested.resting = false;
+      one!.resting = false;
       changed();
     }, (error.after ?? 0) + backoff(++one.attempt, env.random(), timing));
     changed();
@@ -254,7 +258,7 @@ export function connect(url: string, options: Options = {}): Client {
         one.wire = "leaving";
       } else if (one.wanted() && (wire === "none" || wire === "paused")) {
         (say.subscribe ??= []).push(one.presented());
-        one.wire = "on";
+        one.wire = "asked";
       }
     }
     if (line && news) say.presence = internal.presence!.list();
@@ -287,15 +291,15 @@ export function connect(url: string, options: Options = {}): Client {
   }
 
   function up(frame: object, more: RequestInit): Promise<Response> {
-    return post(wire(), "/up", JSON.stringify({ up: { version: 1, token: session.token }, ...frame }), more);
+    return post(wire, "/up", JSON.stringify({ up: { version: 1, token: session.token }, ...frame }), more);
   }
 
   /** Says one frame and gives the one that answers (P9.1). Rejects with the code `network` if nobody knows what became of it. */
   async function ask(frame: object, id: number, ms: number): Promise<Frame> {
     const control = new AbortController();
     const lost = (): void => control.abort();
-    asking.add(control);
-    const timer = env.setTimeout(lost, ms);
+    asking.add(lost);
+    const timer = env.setTimeout(lost, Math.min(ms, 2 ** 31 - 1)); // a longer one would fire at once
     try {
       return await new Promise<Frame>((resolve, reject) => {
         control.signal.onabort = () => reject(broken("no answer"));
@@ -305,11 +309,13 @@ export function connect(url: string, options: Options = {}): Client {
           line.awaited.set(id, (answer) => (answer ? resolve(answer) : lost()));
           line.carrier!.send!(frame);
         } else {
-          up(frame, { signal: control.signal }).then((response) => resolve(response.json())).catch((cause) => reject(asError(cause)));
+          up(frame, { signal: control.signal })
+            .then((response) => response.json())
+            .then(resolve, (cause) => reject(asError(cause)));
         }
       });
     } finally {
-      asking.delete(control);
+      asking.delete(lost);
       env.clearTimeout(timer);
     }
   }
@@ -353,8 +359,9 @@ export function connect(url: string, options: Options = {}): Client {
 
   function start(): void {
     const { name } = shown;
-    if (name === "idle") attend("addEventListener");
-    if (name === "idle" || name === "failed") happen(() => policy.start(allowed.filter((one) => memory(one))));
+    if (name !== "idle" && name !== "failed") return;
+    attend("addEventListener"); // again, which changes nothing, if it failed
+    happen(() => policy.start(allowed.filter((one) => memory(one))));
   }
 
   const out = outbox(env, timing, session, options.outbox ?? 1000, ask);
@@ -368,7 +375,9 @@ export function connect(url: string, options: Options = {}): Client {
       news = true;
       changed();
     },
+    reopen: on(policy.renew),
   };
+  options.auth?.(internal);
 
   return {
     get state() {
@@ -379,18 +388,22 @@ export function connect(url: string, options: Options = {}): Client {
       return allowed;
     },
     set transports(names) {
-      allowed = [...names];
+      allowed = known(names);
       happen(() => policy.allow(usable()));
     },
     connect: start,
-    channel: <T>(name: string, o: ChannelOptions = {}): Channel<T> => channel<T>(home, name, o.after ?? "latest"),
+    channel<T>(name: string, o: ChannelOptions = {}): Channel<T> {
+      const after = o.after ?? "latest";
+      if (!name || typeof name + typeof after !== "stringstring") throw new TypeError(`no channel: ${name}, after ${after}`);
+      return channel<T>(home, name, after);
+    },
     close() {
       if (shown.name === "closed") return;
       attend("removeEventListener");
       out.close();
       goodbye();
       happen(policy.close);
-      asking.forEach((control) => control.abort());
+      asking.forEach((lost) => lost());
       endAll();
     },
     internal,

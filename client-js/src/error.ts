@@ -39,8 +39,12 @@ export interface WireError {
   message?: string;
 }
 
-/** An unknown class is read as `now`: coming back with backoff is never wrong for long. */
+/**
+ * An unknown class is read as `now`: coming back with backoff is never wrong for long. A carrier that is closed to us (P8.5) is like one
+ * that doesn't work: others are open.
+ */
 export function fromWire(wire: WireError): ThroughlineError {
+  if (wire.code === "broken_carrier") return broken(wire.code);
   const kind = wire.class === "later" || wire.class === "never" ? wire.class : "now";
   const after = kind === "later" ? Math.max(0, Number(wire.after) || 0) : undefined;
   return new ThroughlineError(String(wire.code), kind, wire.message || String(wire.code), after);

@@ -12,18 +12,18 @@ interface Job {
   /** Absent while the bytes of a Blob are read. */
   message?: Payload;
   size: number;
-  /** It goes in a frame of its own, as one of several was refused. */
-  alone?: boolean;
-  resolve(published: Published): void;
-  reject(error: ThroughlineError): void;
+  /** It shares a frame with those of the same part only, as one of several was refused. */
+  part?: number;
+  fulfil(published: Published): void;
+  refuse(error: ThroughlineError): void;
 }
 
 /** A publish frame (P9.2). Once it was sent, what it holds stays. */
 interface Parcel {
   readonly frame: { seq: number; channel: string; messages: Payload[]; repeat?: boolean };
   readonly jobs: Job[];
-  /** When it was first sent, by the clock on the wall and by one that nobody sets. */
-  readonly since: readonly [number, number];
+  /** When it was first sent so that it may have been tried, by the clock on the wall and by one that nobody sets. */
+  since: readonly number[];
 }
 
 export interface Outbox {
@@ -50,11 +50,12 @@ export function outbox(env: Env, timing: Timing, session: Session, most: number,
     working = true;
     await null; // what is published in one turn goes together
     for (;;) {
+      const now = [env.now(), env.steady()];
       for (const parcel of batch) {
-        const [wall, steady] = parcel.since;
-        if (Math.max(env.now() - wall, env.steady() - steady) > session.remembered * 0.9) settle(parcel, never("unknown", "no answer"));
+        if (!parcel.frame.repeat) parcel.since = now;
+        if (now.some((time, clock) => time - parcel.since[clock]! > session.remembered * 0.9)) settle(parcel, never("unknown", "no answer"));
       }
-      if (!batch.length) pack();
+      if (!batch.length) pack(now);
       if (closed || !batch.length) break;
       try {
         const { published } = await ask({ publish: { producer, frames: batch.map(({ frame }) => frame) } }, 0, timing.publish);
@@ -74,19 +75,19 @@ export function outbox(env: Env, timing: Timing, session: Session, most: number,
   }
 
   /** Makes a batch of what waits first: neighbours of one channel share a frame, and each channel has one. */
-  function pack(): void {
+  function pack(now: readonly number[]): void {
     let size = 0;
     for (const job of [...queue]) {
       const { channel, message } = job;
       const last = batch[batch.length - 1];
       // A quarter of the limit in characters is within it in bytes.
       if (!message || ((size += job.size) > session.limit / 4 && last)) break;
-      if (last?.frame.channel === channel && !job.alone && !last.jobs[0]!.alone && last.jobs.length < 100) {
+      if (last?.frame.channel === channel && last.jobs[0]!.part === job.part && last.jobs.length < 100) {
         last.frame.messages.push(message);
         last.jobs.push(job);
       } else {
         if (batch.length > 63 || batch.some(({ frame }) => frame.channel === channel)) break;
-        batch.push({ frame: { seq: ++number, channel, messages: [message] }, jobs: [job], since: [env.now(), env.steady()] });
+        batch.push({ frame: { seq: ++number, channel, messages: [message] }, jobs: [job], since: now });
       }
       queue.shift();
     }
@@ -103,10 +104,10 @@ export function outbox(env: Env, timing: Timing, session: Session, most: number,
       }
       attempt = 0;
       const { jobs } = parcel;
-      if (error && jobs.length > 1 && ["invalid", "too_large"].includes(error.code!)) {
-        // One of several spoils them all, and none was appended: each is tried by itself, before what waits.
+      if (error && jobs.length > 1 && error.code !== "unknown") {
+        // One of several spoils them all, and none was appended: they are tried in ten parts, before what waits.
         const rest = jobs.splice(0).filter(({ signal }) => !signal?.aborted);
-        for (const job of rest) job.alone = true;
+        rest.forEach((job, n) => (job.part = seq + Math.floor((10 * n) / rest.length) / 10));
         queue.unshift(...rest);
       }
       settle(parcel, error && fromWire(error), { position: position!, duplicate: !!duplicate });
@@ -117,8 +118,8 @@ export function outbox(env: Env, timing: Timing, session: Session, most: number,
   function settle(parcel: Parcel, error: ThroughlineError | undefined, published?: Published): void {
     batch = batch.filter((one) => one !== parcel);
     for (const job of parcel.jobs) {
-      if (error) job.reject(error);
-      else job.resolve(published!);
+      if (error) job.refuse(error);
+      else job.fulfil(published!);
     }
   }
 
@@ -127,7 +128,7 @@ export function outbox(env: Env, timing: Timing, session: Session, most: number,
     const promise = new Promise<Published>((resolve, reject) => {
       if (closed || signal?.aborted) throw aborted();
       if (queue.length >= most) throw new ThroughlineError("busy", "later", "the outbox is full", timing.base);
-      const job: Job = { channel, signal, size: 0, resolve, reject };
+      const job: Job = { channel, signal, size: 0, fulfil: resolve, refuse: reject };
       const drop = (error: ThroughlineError): void => {
         queue = queue.filter((one) => one !== job);
         reject(error);
@@ -150,7 +151,7 @@ export function outbox(env: Env, timing: Timing, session: Session, most: number,
   function close(): void {
     closed = true;
     env.clearTimeout(timer);
-    for (const job of batch.flatMap(({ jobs }) => jobs).concat(queue)) job.reject(aborted());
+    for (const job of batch.flatMap(({ jobs }) => jobs).concat(queue)) job.refuse(aborted());
   }
 
   return { publish, close };

@@ -20,8 +20,6 @@ export interface Line {
   readonly trusted: boolean;
   opened?: number;
   proved?: number;
-  /** An event came. */
-  fed: boolean;
   beat: number;
   /** Dead if nothing happens until then. */
   until: number;
@@ -31,7 +29,7 @@ export interface Line {
 export interface Health {
   /** Lines in a row that died before they proved themselves. */
   misses: number;
-  /** Lines in a row that proved themselves and died at once, with nothing to show. */
+  /** Lines in a row that proved themselves and died at once. */
   flaps: number;
   /** When the first of those began, and when the last one died. */
   since: number;
@@ -64,8 +62,8 @@ export interface Policy {
   moment(now: number, random: number): void;
   start(demoted: readonly Transport[]): void;
   open(line: number, heartbeat: number): void;
-  /** A frame; `event` if it was one of a channel. May be thinned out, but not the first event nor the first frame late enough to prove. */
-  heard(line: number, event: boolean): void;
+  /** A frame. May be thinned out, but not the first that is late enough to prove. */
+  heard(line: number): void;
   /** The line is over. */
   end(line: number, error: ThroughlineError): void;
   tick(): void;
@@ -131,7 +129,7 @@ export function policy(order: readonly Transport[], t: Timing, port: Port): Poli
       begin();
     },
     open: (id, heartbeat) => at(id, (line) => opened(line, heartbeat)),
-    heard: (id, event) => at(id, (line) => heard(line, event)),
+    heard: (id) => at(id, heard),
     end: (id, error) => at(id, (line) => lost(line, error)),
     tick,
     renew,
@@ -165,7 +163,7 @@ export function policy(order: readonly Transport[], t: Timing, port: Port): Poli
       if (phase === "waiting") due.push(retryAt);
       if (racing && queue.length) due.push(joinAt);
       if (mayRise()) due.push(upAt);
-      return asleep ? Infinity : Math.min(Infinity, ...due);
+      return asleep ? Infinity : Math.min(...due);
     },
     feed: () => feed?.id,
     last: () => last,
@@ -208,7 +206,7 @@ export function policy(order: readonly Transport[], t: Timing, port: Port): Poli
 
   function open(via: Transport, o: { probe?: boolean; over?: number; trusted?: boolean; started?: number } = {}): Line {
     const started = o.started ?? now;
-    const line: Line = { id: ++last, via, started, trusted: !!o.trusted, fed: false, beat: 0, until: started + t.connect };
+    const line: Line = { id: ++last, via, started, trusted: !!o.trusted, beat: 0, until: started + t.connect };
     port.open(line.id, via, !!o.probe, o.over);
     return line;
   }
@@ -268,9 +266,8 @@ export function policy(order: readonly Transport[], t: Timing, port: Port): Poli
     if (line.via === "poll") prove(line); // an answer came, whole: that is all a poll can do
   }
 
-  function heard(line: Line, event: boolean): void {
+  function heard(line: Line): void {
     if (!line.opened) return;
-    if (event) line.fed = true;
     if (line === feed) suspect = false;
     if (line.proved) line.until = now + 2 * line.beat;
     else if (now - line.opened >= t.proof) return prove(line);
@@ -334,8 +331,9 @@ export function policy(order: readonly Transport[], t: Timing, port: Port): Poli
 
   // Down
 
+  /** It lived long enough to be worth its opening, whatever it brought: a box that kills WebSockets soon lets some events through first. */
   function settled(line: Line): boolean {
-    return line.fed || (!!line.opened && now - line.opened >= t.settle);
+    return !!line.opened && now - line.opened >= t.settle;
   }
 
   function lost(line: Line, error: ThroughlineError): void {
@@ -378,7 +376,7 @@ export function policy(order: readonly Transport[], t: Timing, port: Port): Poli
       if (it.flaps >= MANY && other) {
         demote(line.via, true);
         race = true;
-        attempt = 0; // the other one is known to work
+        if (it.flaps === MANY) attempt = 0; // the other one is known to work
       }
     }
   }

@@ -2,7 +2,7 @@ import { broken } from "./error.js";
 import { post, run, type Frame, type Opener } from "./wire.js";
 
 /** The answer of a poll (P5.3, P6.4). */
-interface Answer extends Pick<Frame, "open" | "close"> {
+interface Answer extends Pick<Frame, "open" | "close" | "refresh"> {
   events?: Frame[];
   gaps?: Frame[];
   ends?: Frame[];
@@ -11,9 +11,9 @@ interface Answer extends Pick<Frame, "open" | "close"> {
 }
 
 /** An answer in the order in which its frames would come on a stream. */
-function frames({ open, ends = [], gaps = [], events = [], positions = {}, presence = [], close }: Answer): Frame[] {
+function frames({ open, ends = [], gaps = [], events = [], positions = {}, presence = [], refresh, close }: Answer): Frame[] {
   const moves = Object.entries(positions).map(([channel, position]) => ({ channel, position }));
-  return [{ open }, ...ends, ...gaps, ...events, ...moves, ...presence, { close }];
+  return [{ open }, ...ends, ...gaps, ...events, ...moves, ...presence, { refresh, close }];
 }
 
 /** A loop of polls. Each is asked with the positions received, and taken whole or not at all: a lost answer loses nothing. */

@@ -125,6 +125,7 @@ function office(client: Client): Map<string, Room> {
       return;
     }
     const { version, total, members, joined, left } = presence;
+    if (version === room.version) return; // a line that attached again found no change
     if (members) room.members = new Map();
     else if (!joined && !left) room.members = undefined; // too many to tell
     for (const member of [...(members ?? []), ...(joined ?? [])]) room.members?.set(member.id, member);

@@ -39,19 +39,20 @@ export interface Host {
 
 /**
  * - `none`: not on the line.
+ * - `asked`: on the line, and its answer is awaited: what comes before that is of a gift that our question crossed (P6.19).
  * - `on`: on the line, and read.
  * - `pause`, `leave`: on the line, and no longer read, which the line has not been told.
  * - `leaving`: told; its end is awaited (P6.10, P6.18).
  * - `paused`: the server holds it for us, and sends nothing.
  */
-type OnWire = "none" | "on" | "pause" | "leave" | "leaving" | "paused";
+type OnWire = "none" | "asked" | "on" | "pause" | "leave" | "leaving" | "paused";
 
 /** One channel on the wire, for all who receive it. */
 export interface Subscription {
   readonly name: string;
   wire: OnWire;
   /** The server named it (P6.19): it stays, used or not. */
-  given: boolean;
+  gift: boolean;
   /** Told to come back later. */
   resting: boolean;
   /** An iteration holds as much as it may. */
@@ -84,11 +85,11 @@ export function subscription(name: string, host: Host): Subscription {
   const self: Subscription = {
     name,
     wire: "none",
-    given: false,
+    gift: false,
     resting: false,
     full: false,
     attempt: 0,
-    used: () => sinks.size > 0 || self.given,
+    used: () => sinks.size > 0 || self.gift,
     wanted: () => self.used() && !self.full && !self.resting,
     presented: () => ({ channel: name, after: position ?? start, paused: self.full || undefined }),
     join(sink, after) {
@@ -108,6 +109,7 @@ export function subscription(name: string, host: Host): Subscription {
       host.changed();
     },
     take(frame) {
+      if (self.wire === "asked" && !frame.given && !frame.type) self.wire = "on";
       if (self.wire !== "on") return;
       self.attempt = 0;
       if (frame.gap) skip(frame.gap);
@@ -121,7 +123,7 @@ export function subscription(name: string, host: Host): Subscription {
     },
     end(error) {
       self.wire = "none";
-      self.given = self.full = false;
+      self.gift = self.full = false;
       const all = [...sinks];
       sinks.clear();
       all.forEach((sink) => sink.end(error));

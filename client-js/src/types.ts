@@ -106,7 +106,7 @@ export interface Client {
   channel<T = unknown>(name: string, options?: ChannelOptions): Channel<T>;
   /** For good: iterations end, publishes that wait are rejected. */
   close(): void;
-  /** The door for `call` and `presence` of the same version. Not for applications: it changes without notice. */
+  /** The door for the other entries of the same version. Not for applications: it changes without notice. */
   readonly internal: Internal;
 }
 
@@ -122,7 +122,14 @@ export interface Internal {
   presence?: { list(): object[]; hear(frame: Frame): void };
   /** What it asks for has changed. */
   announce(): void;
+  /** Who is to get fresh credentials (P6.22). */
+  refresh?(): void;
+  /** Goes on as a new line. */
+  reopen(): void;
 }
+
+/** Takes part in what a client opens: see `bearer`. */
+export type Auth = (internal: Internal) => void;
 
 /** All in milliseconds. */
 export interface Timing {
@@ -137,7 +144,7 @@ export interface Timing {
   prompt: number;
   /** Attempts count from one again after a line worked this long. Default 10,000. */
   stable: number;
-  /** A line that dies sooner than this after `open`, without an event, counts as a failure. Default 5,000. */
+  /** A line that dies sooner than this after `open` counts as a failure, whatever it brought. Default 5,000. */
   settle: number;
   /** First contact: the second transport joins after max(`stagger`, 3 × the last round trip), each further one `join` later. Defaults 800 and 1,500. */
   stagger: number;
@@ -199,6 +206,8 @@ export interface Env {
 export interface Options {
   /** The transports allowed, best first. Default `["websocket", "sse", "poll"]`. */
   transports?: readonly Transport[];
+  /** Shows credentials that are no cookies: `bearer` of the entry `auth`. */
+  auth?: Auth;
   /** Default `same-origin`. */
   credentials?: RequestCredentials;
   /** An iteration holds this many events at most. At the bound the channel is paused, and goes on from its position when half are read. Default 1,024. */

@@ -54,10 +54,13 @@ export interface Frame extends Payload {
   close?: WireError;
   channel?: string;
   position?: Position;
+  /** The server named the channel: this opening answers no question (P6.19). */
+  given?: boolean;
   type?: string;
   gap?: Gap;
   end?: WireError;
   presence?: Attendance;
+  refresh?: object;
   published?: Outcome[];
   answer?: Payload & { id: number; error?: WireError };
 }

@@ -7,9 +7,11 @@ import { World } from "./world.js";
 // The files that the server serves, with their names shortened: they fit each other.
 const served = new URL("../../server/", import.meta.url);
 
-async function round({ connect, call, presence, ThroughlineError }) {
+async function round({ bearer, connect, call, presence, ThroughlineError }) {
   const world = new World();
-  const client = connect("/realtime", { env: world.env(), buffer: 2 });
+  world.known = new Set(["t1", "t2"]);
+  let tokens = 0;
+  const client = connect("/realtime", { env: world.env(), buffer: 2, auth: bearer(() => `t${++tokens}`) });
   const ann = { id: "s1", subject: "ann" };
   world.attend("room", [ann]);
   const room = client.channel("room", { after: "earliest" });
@@ -23,6 +25,8 @@ async function round({ connect, call, presence, ThroughlineError }) {
   const here = presence(client, "room");
   for (let n = 0; n < 8; n++) world.append("room", n);
   await world.clock.pass(1000);
+  const { line } = [...world.connections].find((one) => one.line);
+  line.send({ refresh: { left: 60_000 } });
   const published = room.publish(8);
   const sum = call(client, "add", [1, 2]);
   const refused = call(client, "none").catch((error) => error);
@@ -33,12 +37,21 @@ async function round({ connect, call, presence, ThroughlineError }) {
   assert.deepEqual(here.members, [ann]);
   assert.deepEqual(got, [0, 1, 2, 3, 4, 5, 6, 7, 8]);
   assert.deepEqual([world.breaches, world.warnings], [[], []]);
+  world.append("gift", 1);
+  const gift = [];
+  client.channel("gift", { after: "earliest" }).subscribe(({ data }) => gift.push(data));
+  await world.clock.pass(1);
+  line.give("gift");
+  world.append("gift", 2);
+  await world.clock.pass(1000);
+  assert.deepEqual(gift, [1, 2]);
+  assert.deepEqual([...new Set(world.shown.map(({ text }) => text))], ["t1", "t2"]);
   client.close();
 }
 
 test("the modules", async () => {
-  const [client, call, presence] = await Promise.all(["client.js", "call.js", "presence.js"].map((file) => import(new URL(file, served))));
-  await round({ ...client, ...call, ...presence });
+  const entries = await Promise.all(["client.js", "call.js", "presence.js", "auth.js"].map((file) => import(new URL(file, served))));
+  await round(Object.assign({}, ...entries));
 });
 
 test("the script", async () => {

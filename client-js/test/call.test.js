@@ -133,3 +133,68 @@ test("a signal and close end a call at once, also between attempts", async () =>
     assert.equal(world.connections.size, 0);
   }
 });
+
+/** A clock as browsers have it: a delay over 2^31-1 ms is none. */
+function browserClock(world) {
+  const { setTimeout } = world.clock;
+  world.clock.setTimeout = (call, ms) => setTimeout.call(world.clock, call, ms > 2 ** 31 - 1 ? 1 : ms);
+}
+
+test("a timeout may be longer than a timer can wait", async () => {
+  for (const timeout of [Infinity, 30 * 86_400_000]) {
+    for (const repeatable of [false, true]) {
+      const { world, client, pass } = setup();
+      browserClock(world);
+      world.latency = () => 5000;
+      const answer = code(call(client, "add", [1, 2], { timeout, repeatable }));
+      await pass(11_000);
+      assert.equal(await answer, 3);
+      client.close();
+    }
+  }
+});
+
+test("P9.10: an attempt that was lost stays one, whatever the next is told", async () => {
+  const refusals = {
+    busy: denied(503, { code: "busy", class: "later", after: 100 }),
+    unauthorized: denied(401, { code: "unauthorized", class: "never", message: "who are you" }),
+    refused: { status: 403, body: "<html>" },
+    forbidden: { status: 200, body: { answer: { id: 0, error: { code: "forbidden", class: "never", message: "not you" } } } },
+    sold_out: { status: 200, body: { answer: { id: 0, error: { code: "sold_out", class: "never", message: "all gone" } } } },
+  };
+  for (const name in refusals) {
+    for (const lost of [true, false]) {
+      const { world, client, pass } = setup();
+      let n = lost ? 0 : 1;
+      world.upstream = () => (n++ ? refusals[name] : { status: 502, body: "<html>" });
+      const told = call(client, "add", [1, 2], { repeatable: true, timeout: 5000 }).catch((error) => error);
+      await pass(20_000);
+      const { code, class: kind, message } = await told;
+      assert.equal(code, lost ? "unknown" : name);
+      if (lost) assert.equal(kind, "never");
+      if (lost) assert.match(message, new RegExp(`may have run.*${name}`), "with the words of the refusal");
+      if (lost && name === "sold_out") assert.match(message, /all gone/);
+      client.close();
+    }
+  }
+});
+
+test("an answer that can't be read may be one to a call that ran", async () => {
+  const { world, client, pass } = setup();
+  world.handlers.odd = () => ({ data: "!", encoding: "base64" });
+  const odd = code(call(client, "odd"));
+  await pass(100);
+  assert.equal(await odd, "unknown");
+  client.close();
+});
+
+test("an answer that breaks off, or stays away, after its head came is a lost one", async () => {
+  const broken = new DOMException("aborted", "AbortError"); // its code is a number
+  for (const body of [() => Promise.reject(broken), () => new Promise(() => {}), () => Promise.reject(new TypeError("network"))]) {
+    const { client, pass } = setup({ env: { fetch: async () => ({ ok: true, json: body }) } });
+    const once = code(call(client, "add", [1, 2], { timeout: 1000 }));
+    await pass(1000);
+    assert.equal(await once, "unknown");
+    client.close();
+  }
+});

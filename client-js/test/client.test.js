@@ -531,3 +531,35 @@ test("channels of one turn are one change", async () => {
   assert.equal(world.opened.length, 3);
   client.close();
 });
+
+test("what can't be is refused at once, and harms nobody", async () => {
+  const world = new World();
+  const env = world.env();
+  for (const url of ["/realtime?user=ann", "http://", undefined]) {
+    if (url !== undefined) assert.throws(() => connect(url, { env }), TypeError, url);
+  }
+  assert.throws(() => connect("/realtime", { env: { ...env, base: undefined } }), TypeError, "nothing it is relative to");
+  for (const transports of [["ws"], "sse", ["websocket", undefined]]) assert.throws(() => connect("/realtime", { env, transports }), /no transport/);
+  const client = connect("/realtime", { env });
+  assert.throws(() => (client.transports = ["ws"]), /no transport/);
+  const got = [];
+  client.channel("room").subscribe(({ data }) => got.push(data));
+  for (const name of ["", undefined, null, 5, {}]) assert.throws(() => client.channel(name), TypeError, String(name));
+  assert.throws(() => client.channel("x", { after: 5 }), TypeError);
+  client.channel("x", { after: null }); // as a storage has it that holds none
+  await world.clock.pass(1000);
+  world.append("room", 1);
+  await world.clock.pass(100);
+  assert.deepEqual(got, [1]);
+  client.close();
+});
+
+for (const transport of ["websocket", "sse", "poll"]) {
+  test(`${transport}: why the client is refused is told in the program's words`, async () => {
+    const { world, client, pass } = setup({ transports: [transport] });
+    world.refuse = () => ({ status: 403, body: { error: { code: "banned", class: "never", message: "you are banned until monday" } } });
+    client.connect();
+    await pass(1000);
+    assert.deepEqual([client.state.name, client.state.error.code, client.state.error.message], ["failed", "banned", "you are banned until monday"]);
+  });
+}

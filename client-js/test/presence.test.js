@@ -102,6 +102,24 @@ test("P10.2: too many to tell, changes of a member, and frames that make no sens
   client.close();
 });
 
+test("a line that attaches again and finds no change calls nobody", async () => {
+  const { world, client, pass } = setup();
+  world.attend("room", [ann]);
+  const here = presence(client, "room");
+  let heard = 0;
+  here.onChange(() => heard++);
+  await pass(1000);
+  assert.equal(heard, 1);
+  world.cut();
+  await pass(5000);
+  assert.equal(world.opened.length > 1, true);
+  assert.equal(heard, 1);
+  world.attend("room", [ann, bob]);
+  await pass(1000);
+  assert.deepEqual([heard, here.members], [2, [ann, bob]]);
+  client.close();
+});
+
 test("P10.4: an end that says later is asked again; a client that failed ends it, a new use starts anew", async () => {
   const { world, client, pass, line } = setup({ transports: ["websocket"] });
   world.attend("room", [ann]);

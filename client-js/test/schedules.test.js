@@ -52,6 +52,7 @@ async function schedule(seed) {
   const world = new World(seed);
   const random = dice(seed ^ 0x5eed);
   const pick = (list) => list[Math.floor(random() * list.length)];
+  const gifts = dice(seed ^ 0x91f7);
   world.latency = () => 1 + random() * (random() < 0.1 ? 2000 : 120);
   world.heartbeat = pick([1000, 5000, 25_000]);
   world.swallow = () => !calm && random() < 0.05;
@@ -141,6 +142,7 @@ async function schedule(seed) {
       world.page("pageshow", { persisted: true });
     } else if (what < 0.96) client.channel("c").subscribe(() => {}, { signal: AbortSignal.abort() });
     else for (const { line } of [...world.connections]) line?.goodbye?.({ code: "shutdown", class: pick(["now", "later"]), after: 300 });
+    if (gifts() < 0.2) for (const { line } of [...world.connections]) if (line && !line.hello.probe) (line.give(names[Math.floor(gifts() * 3)]), line.flush());
     if (random() < 0.4) for (let n = 0; n < random() * 4; n++) publish();
     if (random() < 0.1) world.network.up = pick(["ok", "ok", "refuse", "hang"]);
     await world.clock.pass(random() * pick([10, 300, 3000]));

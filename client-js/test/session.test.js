@@ -217,6 +217,124 @@ for (const transport of ["websocket", "sse"]) {
   });
 }
 
+for (const after of ["earliest", "last=1", "1.1"]) {
+  test(`P6.19: a gift and a question (after ${after}) meet on the way: the answer to the question counts, and nothing comes twice`, async () => {
+    for (const late of [false, true]) {
+      const { world, client, pass, line } = setup({ transports: ["websocket"] });
+      client.connect();
+      await pass(1000);
+      for (const n of [1, 2]) world.append("g", n);
+      const got = [];
+      const gaps = [];
+      const channel = client.channel("g", { after });
+      channel.onGap((gap) => gaps.push(gap));
+      channel.subscribe((event) => got.push(event.data));
+      await pass(late ? 15 : 1); // the question is under way, or has arrived
+      line().give("g");
+      world.append("g", 3);
+      await pass(1000);
+      world.append("g", 4);
+      await pass(1000);
+      assert.deepEqual(gaps, []);
+      assert.deepEqual(got, after === "earliest" ? [1, 2, 3, 4] : after === "1.1" || late ? [2, 3, 4] : [3, 4]);
+      assert.equal(channel.position, "1.4");
+      // The next line knows where it is, and a channel that was left is left.
+      world.cut();
+      await pass(3000);
+      assert.deepEqual(hellos(world).at(-1).channels, [{ channel: "g", after: "1.4" }]);
+      assert.deepEqual(world.breaches, []);
+      client.close();
+    }
+  });
+}
+
+test("P6.19: a question that a gift crossed is answered by a gap, by an end, or never, as its line ends", async () => {
+  for (const answer of ["gap", "end", "cut", "left"]) {
+    const { world, client, pass, line } = setup({ transports: ["websocket"] });
+    client.connect();
+    await pass(1000);
+    for (const n of [1, 2]) world.append("g", n);
+    const got = [];
+    const gaps = [];
+    const errors = [];
+    const channel = client.channel("g", { after: "1.0" });
+    channel.onGap(({ from, to }) => gaps.push([from, to]));
+    const stop = channel.subscribe((event) => got.push(event.data), { onError: ({ code }) => errors.push(code) });
+    await pass(1);
+    line().give("g");
+    if (answer === "gap") world.trim("g");
+    if (answer === "end") world.refuseChannel = () => ({ code: "forbidden", class: "never" });
+    world.append("g", 3);
+    if (answer === "cut") world.clock.setTimeout(() => world.cut(), 15); // the gift has come, the answer has not
+    if (answer === "left") stop();
+    await pass(5000);
+    world.append("g", 4);
+    await pass(1000);
+    const want = { gap: [[3, 4], [["1.0", "1.2"]], []], end: [[], [], ["forbidden"]], cut: [[1, 2, 3, 4], [], []], left: [[], [], []] };
+    assert.deepEqual([got, gaps, errors], want[answer], answer);
+    assert.equal(line().cursors.has("g"), answer === "gap" || answer === "cut", answer);
+    assert.deepEqual(world.breaches, []);
+    client.close();
+  }
+});
+
+test("P6.19: taken away and given again in one breath, a channel is a gift again", async () => {
+  const { world, client, pass, line } = setup({ transports: ["sse"] });
+  client.connect();
+  await pass(1000);
+  line().give("g");
+  await pass(100);
+  // One chunk, as a server writes them.
+  line().connection.chunk(new TextEncoder().encode(['{"channel":"g","end":{"code":"removed","class":"never"}}', '{"channel":"g","position":"1.0","given":true}'].map((data) => `data: ${data}\n\n`).join("")));
+  await pass(100);
+  world.cut();
+  await pass(3000);
+  assert.deepEqual(hellos(world).at(-1).channels, [{ channel: "g", after: "1.0" }]);
+  client.close();
+});
+
+test("P6.7: what comes of a channel on a probe is nobody's", async () => {
+  const { world, client, pass } = setup();
+  world.network.websocket = "refuse";
+  const got = [];
+  client.channel("c").subscribe((event) => got.push(event.data));
+  await pass(3000);
+  assert.equal(client.state.transport, "sse");
+  world.network.websocket = "ok";
+  client.transports = ["sse", "poll"];
+  client.transports = ALL;
+  let probe;
+  for (let n = 0; n < 500 && !probe; n++) {
+    await pass(5);
+    probe = [...world.connections].find(({ line }) => line?.hello.probe)?.line;
+  }
+  const { position } = client.channel("c");
+  probe.send({ channel: "c", position: "1.9", type: "message", data: "stray" });
+  probe.send({ channel: "d", position: "1.9" });
+  await pass(3000);
+  assert.equal(client.state.transport, "websocket");
+  assert.deepEqual(got, []);
+  assert.equal(client.channel("c").position, position);
+  assert.deepEqual(hellos(world).at(-1).channels, [{ channel: "c", after: "1.0" }], "of the probe's channel nothing is known");
+  client.close();
+});
+
+for (const transport of ALL) {
+  test(`P6.18 ${transport}: a slow reader asks seldom: a channel goes on when half of the buffer is read`, async () => {
+    const { world, client, pass } = setup({ transports: [transport], buffer: 20 });
+    for (let n = 1; n <= 200; n++) world.append("c", n);
+    const iterator = client.channel("c", { after: "earliest" }).events();
+    for (let n = 1; n <= 200; n++) {
+      const next = iterator.next();
+      await pass(500);
+      assert.equal((await next).value.data, n);
+    }
+    // 20 at first, then 10 each time. A poll that is answered before its channel is paused may ask once more each time.
+    assert.ok(world.asked.length >= 18 && world.asked.length <= (transport === "poll" ? 40 : 20), `asked ${world.asked.length} times`);
+    client.close();
+  });
+}
+
 test("P6.20: goodbye, by frame and by request, once, and only for a session", async () => {
   for (const transport of ALL) {
     for (const how of ["close", "pagehide", "cache"]) {
@@ -319,4 +437,24 @@ test("settled: a gap is, when it was told or when its event is handled", async (
     assert.equal(room.position, "1.6");
     client.close();
   }
+});
+
+test("P8.5: a carrier that is closed to the session is like one that does not work", async () => {
+  const { world, client, pass } = setup();
+  const got = [];
+  client.channel("c", { after: "earliest" }).subscribe((event) => got.push(event.data));
+  await pass(3000);
+  assert.equal(client.state.transport, "websocket");
+  const error = { code: "broken_carrier", class: "later", after: 60_000, instead: ["sse", "poll"], message: "broke too often" };
+  world.refuse = (route, hello) => (route === "websocket" && !hello.probe ? { status: 503, body: { error } } : undefined);
+  world.cut();
+  world.append("c", 1);
+  await pass(8000);
+  assert.deepEqual([client.state.name, client.state.transport], ["online", "sse"], "long before the delay is over");
+  assert.deepEqual(got, [1]);
+  await pass(120_000);
+  const tries = hellos(world).length;
+  assert.ok(tries < 40, `${tries} hellos in two minutes`);
+  assert.deepEqual([client.state.name, client.state.transport], ["online", "sse"]);
+  client.close();
 });

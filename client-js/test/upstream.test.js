@@ -179,7 +179,7 @@ test("refusals for good reject, later frames go on", async () => {
 
 test("one bad message of a frame of several is refused alone, and the order holds", async () => {
   const { world, client, room, pass } = setup();
-  for (const wrong of ["invalid", "too_large"]) {
+  for (const wrong of ["invalid", "too_large", "forbidden", "bad_row"]) {
     const start = log(world).length;
     world.judge = ({ messages }) => (messages.some(({ data }) => data === "bad") ? { error: { code: wrong, class: "never" } } : undefined);
     const results = [1, "bad", 2].map((data) => code(room.publish(data)));
@@ -194,7 +194,54 @@ test("one bad message of a frame of several is refused alone, and the order hold
   const all = [1, 2].map((data) => code(room.publish(data)));
   await pass(1000);
   assert.deepEqual(await Promise.all(all), ["forbidden", "forbidden"]);
-  assert.equal(world.said.length, before + 1, "other refusals are for all of it");
+  assert.equal(world.said.length, before + 3, "together, then each by itself");
+  client.close();
+});
+
+test("one bad message of many is found in few rounds, each is told its own reason, and the order holds", async () => {
+  const { world, client, pass } = setup();
+  const [room, other] = [client.channel("room"), client.channel("other")];
+  const judge = (bad) => (world.judge = ({ messages }) => {
+    const wrong = messages.find(({ data }) => bad(data));
+    return wrong && { error: { code: `bad_${wrong.data}`, class: "never" } };
+  });
+  const rounds = () => batches(world).length;
+  judge((n) => n === 37);
+  const many = Array.from({ length: 100 }, (_, n) => code(room.publish(n)));
+  const beside = other.publish("beside");
+  await pass(0);
+  many.push(code(room.publish(100)));
+  await pass(3000);
+  const all = Array.from({ length: 101 }, (_, n) => n);
+  assert.deepEqual((await Promise.all(many)).map((r) => (r.position ? "done" : r)), all.map((n) => (n === 37 ? "bad_37" : "done")));
+  assert.deepEqual(log(world), all.filter((n) => n !== 37));
+  assert.deepEqual(log(world, "other"), ["beside"]);
+  await beside;
+  assert.ok(rounds() <= 1 + 10 + 10 + 1, `${rounds()} rounds`);
+  // All of them: hardly more than one for each.
+  const before = rounds();
+  judge(() => true);
+  const none = Array.from({ length: 100 }, (_, n) => code(room.publish(n)));
+  await pass(5000);
+  assert.deepEqual(await Promise.all(none), Array.from({ length: 100 }, (_, n) => `bad_${n}`));
+  assert.ok(rounds() - before <= 111, `${rounds() - before} rounds`);
+  // Any of them, of pieces of any size.
+  for (let seed = 1; seed <= 200; seed++) {
+    const random = dice(seed);
+    const start = log(world).length;
+    const wrong = new Set();
+    const results = [];
+    judge((n) => wrong.has(n));
+    for (let n = 0; n < 1 + random() * 30; n++) {
+      if (random() < 0.2) wrong.add(n);
+      if (random() < 0.1) await pass(random() * 30);
+      results.push(code(room.publish(n)));
+    }
+    await pass(3000);
+    assert.deepEqual((await Promise.all(results)).map((r) => (r.position ? "done" : r)), results.map((_, n) => (wrong.has(n) ? `bad_${n}` : "done")), `seed ${seed}`);
+    assert.deepEqual(log(world).slice(start), results.map((_, n) => n).filter((n) => !wrong.has(n)), `seed ${seed}`);
+  }
+  assert.deepEqual(world.breaches, []);
   client.close();
 });
 
@@ -258,6 +305,70 @@ test("P9.6: what the log may have forgotten is unknown and not repeated, by eith
       client.close();
     }
   }
+});
+
+test("P9.6: what was only put off is not unknown: its age counts from when it may have been tried", async () => {
+  const later = { code: "slow_down", class: "later", after: 20_000 };
+  const put = {
+    retry: (world, on) => (world.judge = () => (on ? { retry: later } : undefined)),
+    refused: (world, on) => (world.upstream = () => (on ? denied(503, later) : undefined)),
+  };
+  for (const off of Object.values(put)) {
+    const { world, client, room, pass } = setup();
+    off(world, true);
+    const done = code(room.publish(1));
+    await pass(700_000); // longer than anybody remembers
+    off(world, false);
+    await pass(60_000);
+    assert.equal((await done).position, "1.1");
+    // Put off, then lost: from there on it counts.
+    off(world, true);
+    const lost = code(room.publish(2));
+    let over = false;
+    lost.then(() => (over = true));
+    await pass(700_000);
+    off(world, false);
+    world.network.up = "hang";
+    await pass(240_000);
+    assert.ok(!over, "for five minutes");
+    await pass(120_000);
+    assert.equal(await lost, "unknown");
+    // Lost, and put off ever since: the first try may have been one.
+    world.network.up = "hang";
+    const tried = code(room.publish(3));
+    await pass(20_000);
+    world.network.up = "ok";
+    off(world, true);
+    await pass(400_000);
+    assert.equal(await tried, "unknown");
+    client.close();
+  }
+});
+
+test("a batch may be awaited for longer than a timer can wait", async () => {
+  const { world, client, room, pass } = setup({ timing: { publish: Infinity } });
+  const { setTimeout } = world.clock;
+  world.clock.setTimeout = (call, ms) => setTimeout.call(world.clock, call, ms > 2 ** 31 - 1 ? 1 : ms); // as browsers have it
+  world.latency = () => 5000;
+  const result = room.publish(1);
+  await pass(11_000);
+  assert.deepEqual([await result, batches(world).length], [{ position: "1.1", duplicate: false }, 1]);
+  client.close();
+});
+
+test("P9.6: what waits behind a batch that is given up goes on", async () => {
+  const { world, client, room, pass } = setup();
+  world.network.up = "hang";
+  const first = code(room.publish(1));
+  await pass(100);
+  const second = code(room.publish(2));
+  await pass(400_000);
+  world.network.up = "ok";
+  world.cut();
+  await pass(60_000);
+  assert.equal(await first, "unknown");
+  assert.equal((await second).position, "1.1");
+  client.close();
 });
 
 test("a signal removes what waits, and gives up what is under way, whose number holds", async () => {

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
+import { bearer } from "../.build/auth.js";
 import { call } from "../.build/call.js";
 import { connect } from "../.build/index.js";
 import { presence } from "../.build/presence.js";
@@ -124,6 +125,14 @@ test("what the client says has the shape of the fixtures", async () => {
   u.client.close();
   same("goodbye of the client, by request", u.sent.at(-1));
 
+  const y = played({ auth: bearer(() => "eyJhbGciOiJub25lIn0.e30.") });
+  y.client.connect();
+  await y.pass(0);
+  y.socket().onopen({});
+  await y.pass(0);
+  same("credentials", y.sent[0]);
+  y.client.close();
+
   const x = played();
   x.client.connect();
   await x.begin("t");
@@ -144,7 +153,8 @@ test("what the client says has the shape of the fixtures", async () => {
 });
 
 test("what the server says is taken, and has its effect", async () => {
-  const { client, say, sent, world, begin, pass, socket } = played();
+  let tokens = 0;
+  const { client, say, sent, world, begin, pass, socket } = played({ auth: bearer(() => `token-${++tokens}`) });
   const taken = new Set(["open"]);
   const hear = async (name, frame = fixture(name)) => {
     taken.add(name);
@@ -157,11 +167,19 @@ test("what the server says is taken, and has its effect", async () => {
   room.onGap((gap) => gaps.push(gap));
   room.subscribe((event) => got.push(event), { onError: (error) => errors.push(error) });
   const here = presence(client, "room:42");
+  await pass(0);
   await begin("a.k1.e30.c2ln");
   await pass(200);
   await hear("heartbeat");
+  await hear("refresh");
+  await pass(0);
+  assert.deepEqual(sent.at(-1), { credentials: "token-2" });
   assert.deepEqual(client.state, { name: "online", transport: "websocket" });
   await hear("opening");
+  await hear("opening, given");
+  const news = client.channel("news");
+  news.subscribe(() => {})();
+  assert.equal(news.position, fixture("opening, given").position);
   await hear("a frame of a later build");
   for (const kind of ["JSON", "text", "binary"]) await hear(`event, ${kind}`);
   assert.deepEqual(got.map(({ type, data }) => [type, data]), [["said", { text: "hello" }], ["message", "plain text"], ["message", new Uint8Array([0, 1, 2])]]);

@@ -62,6 +62,9 @@ export class World {
   latency = () => 10;
   /** Asked for each hello: a refusal to give instead. */
   refuse = () => undefined;
+  /** The credentials that hold, or undefined: nobody is asked. And all that were shown: `{ by, text }`. */
+  known = undefined;
+  shown = [];
   /** Asked for each channel of a hello: an end to give instead. */
   refuseChannel = () => undefined;
   /** Asked for each publish frame: `{ error }` or `{ retry, tried }` to answer instead. */
@@ -84,6 +87,8 @@ export class World {
   sessions = new Map();
   feeding = 0;
   opened = [];
+  /** The channels that were asked for, each time. */
+  asked = [];
   warnings = [];
   listeners = new Map();
   memory = new Map();
@@ -153,11 +158,14 @@ export class World {
   // HTTP
 
   fetch(url, init) {
+    if (init.signal?.aborted) return Promise.reject(new Error("aborted by the client"));
     const { pathname, searchParams } = new URL(url);
     const route = pathname.split("/").pop();
     const connection = new Request(this, route, init);
     this.requests.push({ at: this.clock.now, route, headers: init.headers, body: init.body, keepalive: init.keepalive });
     connection.toServer(() => {
+      const stranger = this.stranger(route, init.headers.Authorization?.replace(/^Bearer /, ""));
+      if (stranger) return connection.answer(stranger);
       if (route === "up") return this.request(connection, JSON.parse(init.body));
       const { hello } = JSON.parse(init.body);
       const refusal = this.refuse(route, hello);
@@ -167,6 +175,13 @@ export class World {
       connection.line.begin();
     });
     return connection.promise;
+  }
+
+  /** P6.21: the refusal for who shows nothing that holds. */
+  stranger(by, text) {
+    if (text !== undefined) this.shown.push({ by, text });
+    if (!this.known || this.known.has(text)) return undefined;
+    return { status: 401, body: { error: { code: "unauthorized", class: "never", message: "unknown" } } };
   }
 
   // Sessions
@@ -396,12 +411,19 @@ class FakeWebSocket extends Connection {
 
   receive(frame) {
     const { world } = this;
+    if (frame.credentials !== undefined) {
+      this.shown = frame.credentials;
+      const refusal = this.line && world.stranger("line", this.shown);
+      if (refusal) this.line.goodbye(refusal.body.error);
+      return;
+    }
     if (frame.publish || frame.call) return this.upstream(frame);
     if (frame.hello) {
       if (this.line && !this.line.hello.probe) throw new Error("a second hello on a line");
       this.line?.stop();
-      const refusal = world.refuse("websocket", frame.hello);
+      const refusal = world.stranger("websocket", this.shown) ?? world.refuse("websocket", frame.hello);
       if (refusal) {
+        this.toClient(() => this.onmessage?.({ data: JSON.stringify({ close: refusal.body.error }) }));
         const { code, after, class: kind } = refusal.body.error;
         const number = { now: 4000, later: 4001, never: 4002 }[kind];
         return this.toClient(() => this.over() && this.onclose?.({ code: number, reason: after === undefined ? code : `${code} ${after}` }));
@@ -453,6 +475,7 @@ class FakeWebSocket extends Connection {
 class Line {
   cursors = new Map();
   paused = new Set();
+  gifts = new Set();
   watched = new Set();
   timers = [];
 
@@ -490,12 +513,15 @@ class Line {
   }
 
   subscribe({ channel: name, after = "latest", paused }) {
-    if (this.cursors.has(name)) this.world.breaches.push(`${name} is subscribed already`);
+    if (this.cursors.has(name) && !this.gifts.has(name)) this.world.breaches.push(`${name} is subscribed already`);
+    this.cursors.delete(name); // the gift and the question met on the way: the client's place counts
+    this.gifts.delete(name);
     this.paused.delete(name);
     if (paused) {
       this.paused.add(name);
       return this.send({ channel: name, end: { code: "paused", class: "now" } });
     }
+    this.world.asked.push(name);
     const end = this.world.refuseChannel(name);
     if (end) return this.send({ channel: name, end });
     const log = this.world.channel(name);
@@ -507,6 +533,7 @@ class Line {
   }
 
   unsubscribe(name) {
+    this.gifts.delete(name);
     if (this.cursors.delete(name) || this.paused.delete(name)) this.send({ channel: name, end: { code: "unsubscribed", class: "now" } });
   }
 
@@ -518,13 +545,16 @@ class Line {
 
   /** P6.19: the program gives a channel, or takes it away. */
   give(name) {
+    if (this.cursors.has(name) || this.paused.has(name)) return;
     const at = this.world.channel(name).events.length;
     this.cursors.set(name, at);
-    this.send({ channel: name, position: position(at) });
+    this.gifts.add(name);
+    this.send({ channel: name, position: position(at), given: true });
   }
 
   remove(name) {
     this.cursors.delete(name);
+    this.gifts.delete(name);
     this.send({ channel: name, end: { code: "removed", class: "never" } });
   }
 
@@ -585,7 +615,8 @@ class Poll extends Line {
     else if (frame.gap) answer.gaps.push(frame);
     else if (frame.type) answer.events.push(frame);
     else if (frame.close) answer.close = frame.close;
-    if ((frame.end && frame.end.code !== "paused") || frame.gap || frame.type || frame.close || (frame.presence && !frame.presence.same)) this.ready = true;
+    else if (frame.refresh) answer.refresh = frame.refresh;
+    if ((frame.end && frame.end.code !== "paused") || frame.gap || frame.type || frame.close || frame.refresh || (frame.presence && !frame.presence.same)) this.ready = true;
   }
 
   flush() {
