@@ -1,6 +1,9 @@
 package conformance
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 // TryTransport runs one clause and returns how it failed; applies is false if
 // the clause isn't for this transport.
@@ -17,11 +20,40 @@ func TryTransport(t *testing.T, id string, tr Transport) (failures []string, app
 	return nil, false
 }
 
-// TransportClauses are the ids of all clauses.
-func TransportClauses() []string {
-	var ids []string
-	for _, c := range transportClauses {
-		ids = append(ids, c.id)
+// TryServer runs one clause over the forms it is about, and returns how it
+// failed over the first that it failed over; applies is false if the clause
+// isn't for this server.
+func TryServer(t *testing.T, id string, s Server) (failures []string, applies bool) {
+	c := serverClauseOf(t, id)
+	return c.tryOver(t, s, c.forms())
+}
+
+// GlanceServer runs it over one of its forms, by a number that may be any.
+func GlanceServer(t *testing.T, id string, s Server, number uint32) (failures []string, applies bool) {
+	c := serverClauseOf(t, id)
+	forms := c.forms()
+	i := int(number % uint32(len(forms))) //nolint:gosec // there are few
+	return c.tryOver(t, s, forms[i:i+1])
+}
+
+func serverClauseOf(t *testing.T, id string) *serverClause {
+	for _, c := range slices.Concat(serverClauses...) {
+		if c.id == id {
+			return &c
+		}
 	}
-	return ids
+	t.Fatalf("there is no clause %s", id)
+	return nil
+}
+
+func (c *serverClause) tryOver(t *testing.T, s Server, forms []form) (failures []string, applies bool) {
+	if c.notFor(s) != "" {
+		return nil, false
+	}
+	for _, f := range forms {
+		if failures := c.try(t, s, f); len(failures) > 0 {
+			return append(failures, "over "+f.name), true
+		}
+	}
+	return nil, true
 }

@@ -2,10 +2,8 @@ package conformance
 
 import (
 	"context"
-	"fmt"
 	"runtime/debug"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -46,70 +44,69 @@ func TestLog(t *testing.T, open func(t *testing.T, s LogSetup) eventlog.Log) {
 
 // logClauses is the whole suite, in the order in which it is best read.
 var logClauses = []logClause{
-	{"L01_AppendReturnsLast", "MUST: Append returns the position of the batch's last event, which is readable at once; offsets count from 1.", false, appendReturnsLast},
-	{"L02_BatchIsWhole", "MUST: a batch is appended whole or not at all.", false, batchIsWhole},
-	{"L03_InvalidIsRefused", "MUST: what Channel.Check or Batch.Check refuses fails with *Invalid and appends nothing.", false, invalidIsRefused},
-	{"L04_MessagesUnchanged", "MUST: an event is the message that was appended, its empty type filled in.", false, messagesUnchanged},
-	{"L05_TimeNeverGoesBack", "MUST: an event's Time is when it was appended and never goes back within a channel.", true, timeNeverGoesBack},
-	{"L06_Marks", "MUST: each event has a random mark of 1 to MarkBits bits, and Prev is the mark of the event before it.", false, marksAreRandom},
-	{"L07_Expect", "MUST: an append whose Expect is not the head fails with *Expectation, which tells the head, and appends nothing.", false, expectIsTheHead},
-	{"L08_ExpectHasOneWinner", "MUST: of concurrent appends that expect the same head one is appended.", false, expectHasOneWinner},
-	{"L09_ConcurrentAppends", "MUST: concurrent appends are all readable, each once, those of one caller in its order.", false, concurrentAppends},
-	{"L10_EndedContext", "MUST: a call whose context has ended fails, not with *Lost, and appends nothing.", false, endedContext},
-	{"L11_ChannelsApart", "MUST: channels, and equal names in different namespaces, have nothing to do with each other.", false, channelsApart},
-	{"L12_Close", "MUST: what is called after Close fails with ErrUnavailable.", false, closedIsUnavailable},
-	{"L13_Info", "MUST: Info tells the most bytes of data that are taken, and how long producers are remembered.", false, infoIsTrue},
+	{"L01_AppendReturnsLast", "append", "MUST: Append returns the position of the batch's last event, which is readable at once; offsets count from 1.", false, appendReturnsLast},
+	{"L02_BatchIsWhole", "append", "MUST: a batch is appended whole or not at all.", false, batchIsWhole},
+	{"L03_InvalidIsRefused", "append", "MUST: what Channel.Check or Batch.Check refuses fails with *Invalid and appends nothing.", false, invalidIsRefused},
+	{"L04_MessagesUnchanged", "append", "MUST: an event is the message that was appended, its empty type filled in.", false, messagesUnchanged},
+	{"L05_TimeNeverGoesBack", "append", "MUST: an event's Time is when it was appended and never goes back within a channel.", true, timeNeverGoesBack},
+	{"L06_Marks", "append", "MUST: each event has a random mark of 1 to MarkBits bits, and Prev is the mark of the event before it.", false, marksAreRandom},
+	{"L07_Expect", "append", "MUST: an append whose Expect is not the head fails with *Expectation, which tells the head, and appends nothing.", false, expectIsTheHead},
+	{"L08_ExpectHasOneWinner", "append", "MUST: of concurrent appends that expect the same head one is appended.", false, expectHasOneWinner},
+	{"L09_ConcurrentAppends", "append", "MUST: concurrent appends are all readable, each once, those of one caller in its order.", false, concurrentAppends},
+	{"L10_EndedContext", "append", "MUST: a call whose context has ended fails, not with *Lost, and appends nothing.", false, endedContext},
+	{"L11_ChannelsApart", "append", "MUST: channels, and equal names in different namespaces, have nothing to do with each other.", false, channelsApart},
+	{"L12_Close", "append", "MUST: what is called after Close fails with ErrUnavailable.", false, closedIsUnavailable},
+	{"L13_Info", "append", "MUST: Info tells the most bytes of data that are taken, and how long producers are remembered.", false, infoIsTrue},
 
-	{"L20_PagesAreWhole", "MUST: pages read one after the other hold each event after the position once, in order of offsets.", false, pagesAreWhole},
-	{"L21_PagesAreBounded", "MUST: a page holds at most Limit.Bytes (0 is 64 KiB), but at least one event if there is any.", false, pagesAreBounded},
-	{"L22_NextAndHead", "MUST: Next is the last event looked at, or the position given; Head is the channel's last position.", false, nextAndHead},
-	{"L23_Behind", "MUST: Behind is above zero before the head, falls as a reader goes on, and is zero at the head.", false, behindFalls},
-	{"L24_PagesAreStable", "MUST: a page is not changed by later appends, trims and reads, nor by what a reader does with its slice.", false, pagesAreStable},
-	{"L25_Types", "MUST: a page holds events of the wanted types only (\"\" is \"message\"), and the others move Next on.", false, typesAreFiltered},
-	{"L26_ScanIsBounded", "SHOULD: a filtered read looks through a bounded number of events.", false, scanIsBounded},
-	{"L27_Seek", "MUST: Seek finds the latest, the earliest, and the last N, and refuses what Start.Check does with *Invalid.", false, seekFinds},
-	{"L28_SeekSince", "MUST: Seek finds the first event that is not from before a time, or the earliest if it is trimmed, or the latest if there is none.", true, seekFindsSince},
+	{"L20_PagesAreWhole", "read", "MUST: pages read one after the other hold each event after the position once, in order of offsets.", false, pagesAreWhole},
+	{"L21_PagesAreBounded", "read", "MUST: a page holds at most Limit.Bytes (0 is 64 KiB), but at least one event if there is any.", false, pagesAreBounded},
+	{"L22_NextAndHead", "read", "MUST: Next is the last event looked at, or the position given; Head is the channel's last position.", false, nextAndHead},
+	{"L23_Behind", "read", "MUST: Behind is above zero before the head, falls as a reader goes on, and is zero at the head.", false, behindFalls},
+	{"L24_PagesAreStable", "read", "MUST: a page is not changed by later appends, trims and reads, nor by what a reader does with its slice.", false, pagesAreStable},
+	{"L25_Types", "read", "MUST: a page holds events of the wanted types only (\"\" is \"message\"), and the others move Next on.", false, typesAreFiltered},
+	{"L26_ScanIsBounded", "read", "SHOULD: a filtered read looks through a bounded number of events.", false, scanIsBounded},
+	{"L27_Seek", "read", "MUST: Seek finds the latest, the earliest, and the last N, and refuses what Start.Check does with *Invalid.", false, seekFinds},
+	{"L28_SeekSince", "read", "MUST: Seek finds the first event that is not from before a time, or the earliest if it is trimmed, or the latest if there is none.", true, seekFindsSince},
 
-	{"L30_PlaceBeforeFirst", "MUST: the place before a channel's first event has offset 0 and a mark that no other channel and no other log has.", false, placeBeforeFirst},
-	{"L31_Rewritten", "MUST: a position that the history doesn't hold is *Lost, Rewritten, from itself to the head.", false, rewrittenIsSaid},
-	{"L32_Trimmed", "MUST: a position before the last trimmed event is *Lost, Trimmed, from itself to that event, which is exact.", false, trimmedIsSaid},
-	{"L33_RetentionBounds", "MUST: no more is kept than Retention says, but at least the last event of an append.", false, retentionBounds},
-	{"L34_RetentionKeeps", "MUST: what is within Retention is not trimmed.", false, retentionKeeps},
-	{"L35_Age", "MUST: an event that is too old is not returned, and one that is not is.", true, ageTrims},
-	{"L36_HeadOutlivesEvents", "MUST: an empty channel keeps its head, and goes on from it.", true, headOutlivesEvents},
-	{"L37_LostIsNotUnavailable", "MUST: *Lost and ErrUnavailable are never confused.", false, lostIsNotUnavailable},
+	{"L30_PlaceBeforeFirst", "loss", "MUST: the place before a channel's first event has offset 0 and a mark that no other channel and no other log has.", false, placeBeforeFirst},
+	{"L31_Rewritten", "loss", "MUST: a position that the history doesn't hold is *Lost, Rewritten, from itself to the head.", false, rewrittenIsSaid},
+	{"L32_Trimmed", "loss", "MUST: a position before the last trimmed event is *Lost, Trimmed, from itself to that event, which is exact.", false, trimmedIsSaid},
+	{"L33_RetentionBounds", "loss", "MUST: no more is kept than Retention says, but at least the last event of an append.", false, retentionBounds},
+	{"L34_RetentionKeeps", "loss", "MUST: what is within Retention is not trimmed.", false, retentionKeeps},
+	{"L35_Age", "loss", "MUST: an event that is too old is not returned, and one that is not is.", true, ageTrims},
+	{"L36_HeadOutlivesEvents", "loss", "MUST: an empty channel keeps its head, and goes on from it.", true, headOutlivesEvents},
+	{"L37_LostIsNotUnavailable", "loss", "MUST: *Lost and ErrUnavailable are never confused.", false, lostIsNotUnavailable},
 
-	{"L40_PlaceMoves", "MUST: an unborn channel's place moves with the generation: the one before is exact, an older one is Rewritten.", true, placeMoves},
-	{"L41_PlacesKeptAtBirth", "MUST: both places valid when the first event came stay exact, and no other becomes so.", true, placesKeptAtBirth},
-	{"L42_RiseWakes", "MUST: those who watch an unborn channel are woken when its place moves.", true, riseWakes},
-	{"L43_ReadingCreatesNothing", "MUST: Seek, Read and Watch create no channel.", true, readingCreatesNothing},
-	{"L44_NamesAreDropped", "SHOULD: the name of an empty channel is dropped some generations after its last event.", true, namesAreDropped},
-	{"L45_DroppedIsNotConfused", "MUST: a position of a channel that was dropped is *Lost in the one that took its name.", true, droppedIsNotConfused},
-	{"L46_WatchedNameStays", "MUST: a watched name is not dropped.", true, watchedNameStays},
-	{"L47_ProducersKeepTheName", "MUST: the name of a channel that remembers a producer is not dropped.", true, producersKeepTheName},
+	{"L40_PlaceMoves", "names", "MUST: an unborn channel's place moves with the generation: the one before is exact, an older one is Rewritten.", true, placeMoves},
+	{"L41_PlacesKeptAtBirth", "names", "MUST: both places valid when the first event came stay exact, and no other becomes so.", true, placesKeptAtBirth},
+	{"L42_RiseWakes", "names", "MUST: those who watch an unborn channel are woken when its place moves.", true, riseWakes},
+	{"L43_ReadingCreatesNothing", "names", "MUST: Seek, Read and Watch create no channel.", true, readingCreatesNothing},
+	{"L44_NamesAreDropped", "names", "SHOULD: the name of an empty channel is dropped some generations after its last event.", true, namesAreDropped},
+	{"L45_DroppedIsNotConfused", "names", "MUST: a position of a channel that was dropped is *Lost in the one that took its name.", true, droppedIsNotConfused},
+	{"L46_WatchedNameStays", "names", "MUST: a watched name is not dropped.", true, watchedNameStays},
+	{"L47_ProducersKeepTheName", "names", "MUST: the name of a channel that remembers a producer is not dropped.", true, producersKeepTheName},
 
-	{"L50_Duplicate", "MUST: an equal number is a duplicate, appends nothing and returns the first position, whatever else the batch says.", false, duplicateIsFirst},
-	{"L51_Stale", "MUST: a lower number fails with ErrStale and appends nothing; a higher one is appended.", false, lowerIsStale},
-	{"L52_ProducerScope", "MUST: numbers count per channel and namespace, and not per owner.", false, producerScope},
-	{"L53_DuplicateHasOneWinner", "MUST: of concurrent appends of one number one is appended.", false, duplicateHasOneWinner},
-	{"L54_RefusedIsNotCounted", "MUST: a number whose append was refused counts as never used.", false, refusedIsNotCounted},
-	{"L55_Remembered", "MUST: a producer is remembered for the stated time after its last append, even if its events are gone.", true, producersAreRemembered},
-	{"L56_Busy", "MUST: a new producer over a bound fails with ErrBusy and appends nothing, and nobody known is forgotten for it.", false, newProducersAreBusy},
-	{"L57_BusyEnds", "SHOULD: room for new producers comes back when old ones may be forgotten.", true, busyEnds},
+	{"L50_Duplicate", "producers", "MUST: an equal number is a duplicate, appends nothing and returns the first position, whatever else the batch says.", false, duplicateIsFirst},
+	{"L51_Stale", "producers", "MUST: a lower number fails with ErrStale and appends nothing; a higher one is appended.", false, lowerIsStale},
+	{"L52_ProducerScope", "producers", "MUST: numbers count per channel and namespace, and not per owner.", false, producerScope},
+	{"L53_DuplicateHasOneWinner", "producers", "MUST: of concurrent appends of one number one is appended.", false, duplicateHasOneWinner},
+	{"L54_RefusedIsNotCounted", "producers", "MUST: a number whose append was refused counts as never used.", false, refusedIsNotCounted},
+	{"L55_Remembered", "producers", "MUST: a producer is remembered for the stated time after its last append, even if its events are gone.", true, producersAreRemembered},
+	{"L56_Busy", "producers", "MUST: a new producer over a bound fails with ErrBusy and appends nothing, and nobody known is forgotten for it.", false, newProducersAreBusy},
+	{"L57_BusyEnds", "producers", "SHOULD: room for new producers comes back when old ones may be forgotten.", true, busyEnds},
 
-	{"L60_AppendWakes", "MUST: each append is followed by a wake, also in a channel that was unborn.", true, appendWakes},
-	{"L61_WakeHoldsNoLock", "MUST: wake is called without a lock held: it may call the log.", true, wakeHoldsNoLock},
-	{"L62_StopStops", "MUST: after stop, which may be called again, wake runs at most once more; other watchers stay.", true, stopStops},
+	{"L60_AppendWakes", "watch", "MUST: each append is followed by a wake, also in a channel that was unborn.", true, appendWakes},
+	{"L61_WakeHoldsNoLock", "watch", "MUST: wake is called without a lock held: it may call the log.", true, wakeHoldsNoLock},
+	{"L62_StopStops", "watch", "MUST: after stop, which may be called again, wake runs at most once more; other watchers stay.", true, stopStops},
 
-	{"L90_Model", "MUST: whatever happens, a reader gets every event once and in order, or *Lost, and *Lost only if something is.", true, modelHolds},
+	{"L90_Model", "model", "MUST: whatever happens, a reader gets every event once and in order, or *Lost, and *Lost only if something is.", true, modelHolds},
 }
 
 // A logClause is one sentence of the contract and how to test it.
 type logClause struct {
-	id     string
-	text   string
-	bubble bool // run with fake time
-	run    func(*logCheck)
+	id, group, text string
+	bubble          bool // run with fake time
+	run             func(*logCheck)
 }
 
 // try runs a clause and returns how it failed.
@@ -147,33 +144,14 @@ func (c *logClause) attempt(t *testing.T, open func(*testing.T, LogSetup) eventl
 	return nil
 }
 
-// endOfCheck is what fatalf panics with.
-var endOfCheck = new(int)
-
 // A logCheck is one run of a clause. It keeps failures to itself, so that the
 // suite can be run against logs that must fail.
 type logCheck struct {
+	findings
 	t      *testing.T
 	opener func(*testing.T, LogSetup) eventlog.Log
 	ctx    context.Context // ends at the clause's deadline
 	opened []eventlog.Log
-
-	mu       sync.Mutex
-	failures []string // guarded by mu
-}
-
-func (c *logCheck) errorf(format string, args ...any) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.failures) < 10 {
-		c.failures = append(c.failures, fmt.Sprintf(format, args...))
-	}
-}
-
-// fatalf ends the clause. It must be called by the goroutine that runs it.
-func (c *logCheck) fatalf(format string, args ...any) {
-	c.errorf(format, args...)
-	panic(endOfCheck)
 }
 
 func (c *logCheck) open(s LogSetup) eventlog.Log {

@@ -214,6 +214,9 @@ func seekFindsSince(c *logCheck) {
 		c.pass(l, time.Minute)
 	}
 	all := c.readAll(l, room, start, eventlog.Limit{})
+	if len(all) != 6 {
+		c.fatalf("%d events are there of 6 that were appended", len(all))
+	}
 	check := func(t time.Time) {
 		var want []string
 		if i := slices.IndexFunc(all, func(e eventlog.Event) bool { return !e.Time.Before(t) }); i >= 0 {

@@ -9,17 +9,21 @@ import (
 // An Oracle knows what was published to one channel, and judges what a client
 // says it received. It numbers events itself, in their payloads, and compares
 // positions for equality only. Its methods may be called concurrently.
+//
+// It takes a gap's word that events are missing: who also knows what the log
+// dropped, and when, records a [History] and has that judged.
 type Oracle struct {
-	mu    sync.Mutex
-	given int            // guarded by mu: the highest number
-	order []int          // guarded by mu: numbers, in the order of the channel
-	index map[string]int // guarded by mu: how many events a position stands for
-	facts map[int]string // guarded by mu: the position of each number
+	mu     sync.Mutex
+	given  int     // guarded by mu: the highest number
+	ledger *ledger // guarded by mu
 }
 
 // NewOracle returns the oracle of a channel that begins at a position.
 func NewOracle(begin string) *Oracle {
-	return &Oracle{index: map[string]int{begin: 0}, facts: map[int]string{}}
+	o := &Oracle{ledger: newLedger()}
+	o.ledger.trusting = true
+	o.ledger.positions[begin] = spot{}
+	return o
 }
 
 // Payload returns the payload of the next event to publish: {"n":1}, and so on.
@@ -35,19 +39,9 @@ func (o *Oracle) Payload() (n int, payload []byte) {
 func (o *Oracle) Appended(n int, position string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.order = append(o.order, n)
-	o.index[position] = len(o.order)
-	o.facts[n] = position
-}
-
-// Place notes a further position of the channel's present end: that of
-// a channel that was forgotten, or that nobody wrote yet.
-func (o *Oracle) Place(position string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if _, known := o.index[position]; !known {
-		o.index[position] = len(o.order)
-	}
+	at := o.ledger.add(place{n: n, position: position, there: true})
+	o.ledger.now = at
+	o.ledger.positions[position] = spot{place: at, event: true}
 }
 
 // A Seen is one thing that a client's application was handed: an event, or a
@@ -65,82 +59,27 @@ func Number(payload []byte) (int, error) {
 	return p.N, err
 }
 
-// A Verdict is what an Oracle finds.
-type Verdict struct {
-	Lost      int      // events that never came, without a gap
-	Repeated  int      // events that came twice or late
-	Invented  int      // events that were never published, or not there
-	Missing   int      // events that gaps stand for
-	Unreached int      // events after the last one received
-	Faults    []string // in words, the first few
-}
-
-// OK reports whether the law was kept. Unreached events and gaps are no faults.
-func (v Verdict) OK() bool { return v.Lost+v.Repeated+v.Invented == 0 && len(v.Faults) == 0 }
-
-func (v Verdict) String() string {
-	return fmt.Sprintf("lost %d, repeated or reordered %d, invented %d, in gaps %d, unreached %d %v",
-		v.Lost, v.Repeated, v.Invented, v.Missing, v.Unreached, v.Faults)
-}
-
-func (v *Verdict) fault(format string, args ...any) {
-	if len(v.Faults) < 5 {
-		v.Faults = append(v.Faults, fmt.Sprintf(format, args...))
-	}
-}
-
 // Judge holds what a client received, having begun after a position, against
 // what was published: between two events it has to have all that lay between
 // them, once and in order, or first a gap that says so.
 func (o *Oracle) Judge(begin string, received []Seen) Verdict {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	var v Verdict
-	at, ok := o.index[begin]
+	j := &judgement{ledger: o.ledger}
+	at, ok := o.ledger.positions[begin]
 	if !ok {
-		v.fault("it began at %q, which is no position of the channel", begin)
-		return v
+		j.fault("it began at %q, which is no position of the channel", begin)
+		return j.Verdict
 	}
+	c := &cursor{at: at.place, began: true}
 	for i, s := range received {
+		j.at(i, nil)
 		if s.To != "" {
-			at = o.judgeGap(&v, i, at, s)
+			j.gap(c, &Entry{From: s.From, To: s.To})
 		} else {
-			at = o.judgeEvent(&v, i, at, s)
+			j.event(c, &Entry{N: s.N, Position: s.Position})
 		}
 	}
-	v.Unreached = len(o.order) - at
-	return v
-}
-
-func (o *Oracle) judgeEvent(v *Verdict, i, at int, s Seen) int {
-	position, known := o.facts[s.N]
-	if !known || position != s.Position {
-		v.Invented++
-		v.fault("item %d: number %d at %q was published at %q", i, s.N, s.Position, position)
-		return at
-	}
-	place := o.index[position]
-	switch {
-	case place <= at:
-		v.Repeated++
-		v.fault("item %d: number %d is event %d, after event %d", i, s.N, place, at)
-		return at
-	case place > at+1:
-		v.Lost += place - at - 1
-		v.fault("item %d: number %d is event %d, right after event %d", i, s.N, place, at)
-	}
-	return place
-}
-
-func (o *Oracle) judgeGap(v *Verdict, i, at int, s Seen) int {
-	to, known := o.index[s.To]
-	if from, ok := o.index[s.From]; !ok || from != at {
-		v.fault("item %d: a gap from %q, but it was at event %d", i, s.From, at)
-	}
-	if !known || to < at {
-		v.fault("item %d: a gap to %q, which is no later position", i, s.To)
-		return at
-	}
-	v.Missing += to - at
-	return to
+	j.Unreached = o.ledger.count(c.at, len(o.ledger.places))
+	return j.Verdict
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"runtime/debug"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,44 +32,43 @@ func TestStore(t *testing.T, open func(t *testing.T) session.Store) {
 
 // storeClauses is the whole suite, in the order in which it is best read.
 var storeClauses = []storeClause{
-	{"S01_Secret", "MUST: Secret is one for all callers, of at least MinSecret bytes, that nobody can change and no other store has.", false, secretIsOne},
-	{"S02_Claim", "MUST: a claimed session is present in the channels of its lease, with its subject and info, and in no others.", false, claimIsPresent},
-	{"S03_InvalidIsRefused", "MUST: what Held.Check, Lease.Check or Channel.Check refuses fails with *eventlog.Invalid and changes nothing; what they take is taken.", false, badLeasesAreRefused},
-	{"S04_EndedContext", "MUST: a call whose context has ended fails with ErrUnavailable.", false, endedContextIsUnavailable},
-	{"S05_Close", "MUST: what is called after Close, which may be called again, fails with ErrUnavailable.", false, closedStoreIsUnavailable},
-	{"S06_NamespacesApart", "MUST: sessions and channels of different namespaces have nothing to do with each other, nor have sessions of different ids.", false, namespacesApart},
-	{"S07_Copies", "MUST: nothing changes what is held, or was returned, by changing its own slice.", false, slicesAreCopied},
+	{"S01_Secret", "basics", "MUST: Secret is one for all callers, of at least MinSecret bytes, that nobody can change and no other store has.", false, secretIsOne},
+	{"S02_Claim", "basics", "MUST: a claimed session is present in the channels of its lease, with its subject and info, and in no others.", false, claimIsPresent},
+	{"S03_InvalidIsRefused", "basics", "MUST: what Held.Check, Lease.Check or Channel.Check refuses fails with *eventlog.Invalid and changes nothing; what they take is taken.", false, badLeasesAreRefused},
+	{"S04_EndedContext", "basics", "MUST: a call whose context has ended fails with ErrUnavailable.", false, endedContextIsUnavailable},
+	{"S05_Close", "basics", "MUST: what is called after Close, which may be called again, fails with ErrUnavailable.", false, closedStoreIsUnavailable},
+	{"S06_NamespacesApart", "basics", "MUST: sessions and channels of different namespaces have nothing to do with each other, nor have sessions of different ids.", false, namespacesApart},
+	{"S07_Copies", "basics", "MUST: nothing changes what is held, or was returned, by changing its own slice.", false, slicesAreCopied},
 
-	{"S10_LowerClaim", "MUST: a claim by a line that is lower than the stored changes nothing, and is no error.", true, lowerClaimIsNothing},
-	{"S11_HigherClaim", "MUST: a claim by the stored line, or by a higher one, takes the lease's place, and the line's.", false, higherClaimReplaces},
-	{"S12_RunsOut", "MUST: a lease is present for as long as it was claimed for, and not for longer.", true, leaseRunsOut},
-	{"S13_ClaimRenews", "MUST: a claim by the stored line, or by a higher one, renews the lease, also one that ran out.", true, claimRenews},
+	{"S10_LowerClaim", "claims", "MUST: a claim by a line that is lower than the stored changes nothing, and is no error.", true, lowerClaimIsNothing},
+	{"S11_HigherClaim", "claims", "MUST: a claim by the stored line, or by a higher one, takes the lease's place, and the line's.", false, higherClaimReplaces},
+	{"S12_RunsOut", "claims", "MUST: a lease is present for as long as it was claimed for, and not for longer.", true, leaseRunsOut},
+	{"S13_ClaimRenews", "claims", "MUST: a claim by the stored line, or by a higher one, renews the lease, also one that ran out.", true, claimRenews},
 
-	{"S20_Touch", "MUST: a touch by the stored line renews the lease for as long as it was claimed for.", true, touchRenews},
-	{"S21_TouchOfOthers", "MUST: a touch renews no lease whose line is another; if that is higher, the touched is not missing, and if it is lower, it is.", true, touchOfOthers},
-	{"S22_Missing", "MUST: missing are exactly those touched that were never claimed, or were released.", false, touchTellsMissing},
-	{"S23_TouchRevives", "MUST: a touch renews a lease that ran out and is still known: it is present again.", true, touchRevives},
+	{"S20_Touch", "touches", "MUST: a touch by the stored line renews the lease for as long as it was claimed for.", true, touchRenews},
+	{"S21_TouchOfOthers", "touches", "MUST: a touch renews no lease whose line is another; if that is higher, the touched is not missing, and if it is lower, it is.", true, touchOfOthers},
+	{"S22_Missing", "touches", "MUST: missing are exactly those touched that were never claimed, or were released.", false, touchTellsMissing},
+	{"S23_TouchRevives", "touches", "MUST: a touch renews a lease that ran out and is still known: it is present again.", true, touchRevives},
 
-	{"S30_Release", "MUST: Release ends a session: it is true, the session is present nowhere, and whoever releases it again gets false.", false, releaseEnds},
-	{"S31_ReleaseOfHigher", "MUST: Release is false, and changes nothing, where a higher line holds the lease; a lower one's it ends.", false, releaseKeepsHigher},
-	{"S32_Idle", "MUST: Release is false, and changes nothing, if a claim or a touch renewed the lease within idle, and true if none did.", true, releaseWaitsForIdle},
-	{"S33_ReleaseHasOneWinner", "MUST: of concurrent releases of one session one is true.", false, releaseHasOneWinner},
-	{"S34_Remembered", "MUST: a lease that ran out is known to Release, with its line, for Remembered longer.", true, ranOutIsRemembered},
-	{"S35_Forgotten", "SHOULD: a lease that ran out long ago is forgotten: it is missing, and its release false.", true, ranOutIsForgotten},
-	{"S36_ClaimAfterRelease", "MUST: a claim after a release begins anew, by whatever line, and has a release of its own.", false, claimAfterRelease},
+	{"S30_Release", "releases", "MUST: Release ends a session: it is true, the session is present nowhere, and whoever releases it again gets false.", false, releaseEnds},
+	{"S31_ReleaseOfHigher", "releases", "MUST: Release is false, and changes nothing, where a higher line holds the lease; a lower one's it ends.", false, releaseKeepsHigher},
+	{"S32_Idle", "releases", "MUST: Release is false, and changes nothing, if a claim or a touch renewed the lease within idle, and true if none did.", true, releaseWaitsForIdle},
+	{"S33_ReleaseHasOneWinner", "releases", "MUST: of concurrent releases of one session one is true.", false, releaseHasOneWinner},
+	{"S34_Remembered", "releases", "MUST: a lease that ran out is known to Release, with its line, for Remembered longer.", true, ranOutIsRemembered},
+	{"S35_Forgotten", "releases", "SHOULD: a lease that ran out long ago is forgotten: it is missing, and its release false.", true, ranOutIsForgotten},
+	{"S36_ClaimAfterRelease", "releases", "MUST: a claim after a release begins anew, by whatever line, and has a release of its own.", false, claimAfterRelease},
 
-	{"S40_Present", "MUST: Present returns at most max members, the first in order of the bytes of their ids, and how many there are.", false, presentInOrder},
-	{"S41_Concurrent", "MUST: whatever is called concurrently, each session ends once for each time that it began, and none stays.", false, concurrentStore},
+	{"S40_Present", "presence", "MUST: Present returns at most max members, the first in order of the bytes of their ids, and how many there are.", false, presentInOrder},
+	{"S41_Concurrent", "presence", "MUST: whatever is called concurrently, each session ends once for each time that it began, and none stays.", false, concurrentStore},
 
-	{"S90_Model", "MUST: whatever happens, the store is as the contract says.", true, storeModelHolds},
+	{"S90_Model", "model", "MUST: whatever happens, the store is as the contract says.", true, storeModelHolds},
 }
 
 // A storeClause is one sentence of the contract and how to test it.
 type storeClause struct {
-	id     string
-	text   string
-	bubble bool // run with fake time
-	run    func(*storeCheck)
+	id, group, text string
+	bubble          bool // run with fake time
+	run             func(*storeCheck)
 }
 
 // try runs a clause and returns how it failed.
@@ -108,27 +106,11 @@ func (c *storeClause) attempt(t *testing.T, open func(*testing.T) session.Store,
 
 // A storeCheck is one run of a clause.
 type storeCheck struct {
+	findings
 	t      *testing.T
 	opener func(*testing.T) session.Store
 	ctx    context.Context // ends at the clause's deadline
 	opened []session.Store
-
-	mu       sync.Mutex
-	failures []string // guarded by mu
-}
-
-func (c *storeCheck) errorf(format string, args ...any) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.failures) < 10 {
-		c.failures = append(c.failures, fmt.Sprintf(format, args...))
-	}
-}
-
-// fatalf ends the clause. It must be called by the goroutine that runs it.
-func (c *storeCheck) fatalf(format string, args ...any) {
-	c.errorf(format, args...)
-	panic(endOfCheck)
 }
 
 func (c *storeCheck) open() session.Store {

@@ -32,7 +32,7 @@ type modelLease struct {
 func (l *modelLease) ranOutFor() time.Duration { return time.Since(l.renewed) - l.lease.For }
 
 func storeModelHolds(c *storeCheck) {
-	seed := rand.Uint64()
+	seed := modelSeed()
 	if s, err := strconv.ParseUint(os.Getenv("THROUGHLINE_SEED"), 10, 64); err == nil {
 		seed = s
 	}

@@ -2,59 +2,70 @@ package conformance
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/throughline/throughline/eventlog"
-	"github.com/throughline/throughline/internal/memnet"
 	"github.com/throughline/throughline/transport"
 )
 
-// clauseTime is how much fake time a clause has. What takes longer hangs.
-const clauseTime = time.Hour
+// clauseTime is how much fake time a clause has, and realClauseTime how much
+// real time. What takes longer hangs.
+const (
+	clauseTime     = 10 * time.Hour
+	realClauseTime = 30 * time.Second
+)
 
-// A transportCheck is one run of a clause: a server of the transport in fake
-// time, and an engine that the clause plays.
+// A transportCheck is one run of a clause: a server of the transport, and an
+// engine that the clause plays.
 type transportCheck struct {
+	findings
 	transport Transport
 	ctx       context.Context
 	cancel    context.CancelFunc
-	network   *memnet.Network
 	server    *http.Server
 	served    chan struct{}
 	http      *http.Client
+	network   transportNet
+	cutEach   int // cutAnywhere leaves out all cuts but each nth; 0: none
 	attached  chan *attachment
 	handlers  atomic.Int32 // handlers that have not returned
 	refuse    *transport.Refusal
 	onAttach  func(*attachment)
+	onReceive func(transport.Frame) error
 	lines     sync.WaitGroup
+	last      *line // owned by the clause: that was opened last
 
 	mu          sync.Mutex
-	failures    []string      // guarded by mu
 	attachments []*attachment // guarded by mu
+	sent        []string      // guarded by mu: what the last Sends were given, in words
 }
 
 func newTransportCheck(t *testing.T, tr Transport) *transportCheck {
-	ctx, cancel := context.WithTimeout(t.Context(), clauseTime)
 	c := &transportCheck{
 		transport: tr,
-		ctx:       ctx,
-		cancel:    cancel,
-		network:   memnet.New(),
 		served:    make(chan struct{}),
 		attached:  make(chan *attachment, 1000),
 	}
+	c.ctx, c.cancel = context.WithTimeout(t.Context(), c.span(clauseTime, realClauseTime))
+	listener, dial := c.network.listen(t, tr.TCP)
 	mounted := tr.Mount(c)
 	c.server = &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == neighbourPath {
+				_, _ = io.WriteString(w, neighbourPath)
+				return
+			}
 			c.handlers.Add(1)
 			defer c.handlers.Add(-1)
+			defer c.tellPanic()
 			mounted.ServeHTTP(w, r)
 		}),
 		ReadHeaderTimeout: time.Minute,
@@ -62,10 +73,60 @@ func newTransportCheck(t *testing.T, tr Transport) *transportCheck {
 	}
 	go func() {
 		defer close(c.served)
-		_ = c.server.Serve(c.network)
+		_ = c.server.Serve(listener)
 	}()
-	c.http = &http.Client{Transport: &http.Transport{DialContext: c.network.Dial, DisableCompression: true}}
+	c.http = &http.Client{Transport: &http.Transport{DialContext: dial, DisableCompression: true}}
 	return c
+}
+
+// span is how long something takes: in fake time, and in real time.
+func (c *transportCheck) span(fake, real time.Duration) time.Duration {
+	if c.transport.TCP {
+		return real
+	}
+	return fake
+}
+
+// patience is how long a clause waits for what has to come.
+func (c *transportCheck) patience() time.Duration { return c.span(time.Minute, 10*time.Second) }
+
+// tellPanic tells of a handler that panics, and leaves the rest to net/http.
+func (c *transportCheck) tellPanic() {
+	if r := recover(); r != nil {
+		if r != any(http.ErrAbortHandler) && r != any(endOfCheck) {
+			c.errorf("the handler panicked: %v", r)
+		}
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// time says in whose time something is measured.
+func (c *transportCheck) time() string {
+	if c.transport.TCP {
+		return "real time"
+	}
+	return "fake time"
+}
+
+// settle waits until nothing more happens by itself.
+func (c *transportCheck) settle() {
+	if c.transport.TCP {
+		time.Sleep(20 * time.Millisecond)
+		return
+	}
+	synctest.Wait()
+}
+
+// handlersReturn reports whether all handlers have returned within a time.
+func (c *transportCheck) handlersReturn(within time.Duration) bool {
+	const looks = 1000
+	for range looks {
+		if c.handlers.Load() == 0 {
+			return true
+		}
+		time.Sleep(within / looks)
+	}
+	return c.handlers.Load() == 0
 }
 
 func (c *transportCheck) tearDown() {
@@ -74,40 +135,39 @@ func (c *transportCheck) tearDown() {
 	attachments := c.attachments
 	c.mu.Unlock()
 	for _, a := range attachments {
-		a.conn.Close(transport.Reason{Code: transport.CodeShutdown})
+		func() {
+			defer func() { _ = recover() }() // T12 and T35 tell
+			a.conn.Close(transport.Reason{Code: transport.CodeShutdown})
+		}()
 		a.end()
 	}
 	_ = c.server.Close()
 	<-c.served
-	c.lines.Wait()
-	for range 100 { // the goroutines of a bubble have to end before it does
-		if c.handlers.Load() == 0 {
-			break
-		}
-		time.Sleep(time.Minute)
-	}
+	c.linesEnd()
+	c.handlersReturn(c.span(100*time.Minute, 10*time.Second)) // the goroutines of a bubble have to end before it does
 	c.http.CloseIdleConnections()
+	time.Sleep(c.span(time.Minute, 0)) // net/http lingers over connections it ended
 }
 
-func (c *transportCheck) errorf(format string, args ...any) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.failures) < 10 {
-		c.failures = append(c.failures, fmt.Sprintf(format, args...))
+// linesEnd waits for the client half.
+func (c *transportCheck) linesEnd() {
+	ended := make(chan struct{})
+	go func() {
+		c.lines.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(c.patience()):
+		c.errorf("the client half has not returned %v (%s) after its ctx had ended", c.patience(), c.time())
 	}
-}
-
-// fatalf ends the clause. It must be called by the goroutine that runs it.
-func (c *transportCheck) fatalf(format string, args ...any) {
-	c.errorf(format, args...)
-	panic(endOfCheck)
 }
 
 // Attach implements [transport.Engine].
 func (c *transportCheck) Attach(_ context.Context, peer transport.Peer, hello transport.Hello, conn transport.Conn) (transport.Session, error) {
 	a := &attachment{
 		check: c, peer: peer, hello: hello, conn: conn,
-		detached: make(chan struct{}), done: make(chan struct{}),
+		detached: make(chan struct{}), done: make(chan struct{}), received: make(chan transport.Frame, 1000),
 	}
 	if c.refuse != nil {
 		return nil, c.refuse
@@ -139,12 +199,22 @@ type attachment struct {
 	conn     transport.Conn
 	detached chan struct{}
 	done     chan struct{}
+	received chan transport.Frame
 	once     sync.Once
 	ended    sync.Once
 }
 
 // Receive implements [transport.Session].
-func (a *attachment) Receive(transport.Frame) error { return nil }
+func (a *attachment) Receive(f transport.Frame) error {
+	select {
+	case a.received <- f:
+	default: // nobody looks at so many
+	}
+	if a.check.onReceive != nil {
+		return a.check.onReceive(f)
+	}
+	return nil
+}
 
 // Detach implements [transport.Session].
 func (a *attachment) Detach(error) { a.once.Do(func() { close(a.detached) }) }
@@ -158,9 +228,10 @@ func (a *attachment) end() { a.ended.Do(func() { close(a.done) }) }
 // send sends what must be taken. If the connection is spent then, the line is
 // over.
 func (a *attachment) send(items ...transport.Item) (more bool) {
-	more, err := a.conn.Send(items, time.Now().Add(time.Minute))
+	a.isOpen()
+	more, err := a.try(time.Minute, items...)
 	if err != nil {
-		a.check.fatalf("Send: %v", err)
+		a.check.fatalf("Send of %s returned %v", describeAll(items), err)
 	}
 	if !more {
 		a.end()
@@ -168,132 +239,34 @@ func (a *attachment) send(items ...transport.Item) (more bool) {
 	return more
 }
 
-// A line is the client's end.
-type line struct {
-	check  *transportCheck
-	got    chan Received
-	stall  chan struct{} // received waits for it, if it isn't nil
-	cancel context.CancelFunc
-	over   chan struct{}
-	err    error // set when over is closed
+// try sends within a time.
+func (a *attachment) try(within time.Duration, items ...transport.Item) (more bool, err error) {
+	a.check.noteSent(items)
+	defer a.check.tell("Send", &err)
+	return a.conn.Send(items, time.Now().Add(within))
 }
 
-// ask returns what a clause asks for one channel, at a position.
-func ask(after eventlog.Position) Ask {
-	a := Ask{Channels: []string{"room"}, Wait: time.Minute}
-	if !after.IsZero() {
-		a.After = after.String()
+// close closes the connection.
+func (a *attachment) close(code string) {
+	var err error
+	defer a.check.tell("Close", &err)
+	a.conn.Close(transport.Reason{Code: code})
+}
+
+// tell tells of an adapter that panics, deferred.
+func (c *transportCheck) tell(method string, err *error) {
+	if r := recover(); r != nil {
+		c.errorf("%s panicked: %v", method, r)
+		*err = fmt.Errorf("panic: %v", r)
 	}
-	return a
 }
 
-func (c *transportCheck) open(a Ask) *line { return c.openStalled(a, nil) }
-
-// openStalled opens a line whose client reads nothing until stall closes.
-func (c *transportCheck) openStalled(a Ask, stall chan struct{}) *line {
-	ctx, cancel := context.WithCancel(c.ctx)
-	l := &line{check: c, got: make(chan Received, 10_000), cancel: cancel, stall: stall, over: make(chan struct{})}
-	c.lines.Go(func() {
-		defer cancel()
-		l.err = c.transport.Client(ctx, c.http, a, l.receive)
-		close(l.over)
-		close(l.got)
-	})
-	return l
-}
-
-func (l *line) receive(r Received) {
-	if l.stall != nil {
-		select {
-		case <-l.stall:
-		case <-l.check.ctx.Done():
-		}
-	}
-	l.got <- r
-}
-
-// attach opens a line and waits until the engine has it.
-func (c *transportCheck) attach(a Ask) (*line, *attachment) {
-	l := c.open(a)
-	return l, c.await()
-}
-
-func (c *transportCheck) await() *attachment {
+// isOpen checks that there may be another Send.
+func (a *attachment) isOpen() {
 	select {
-	case a := <-c.attached:
-		return a
-	case <-time.After(time.Minute):
-		c.fatalf("no Attach within a minute")
-		return nil
-	}
-}
-
-// next returns what came next.
-func (l *line) next() Received {
-	select {
-	case r, ok := <-l.got:
-		if !ok {
-			l.check.fatalf("the line ended (%v) before it brought what was sent", l.err)
-		}
-		return r
-	case <-time.After(time.Minute):
-		l.check.fatalf("nothing came within a minute")
-		return Received{}
-	}
-}
-
-// news returns the next thing that is no position alone.
-func (l *line) news() Received {
-	for {
-		if r := l.next(); r.Event || r.To != "" {
-			return r
-		}
-	}
-}
-
-// event checks that an event of the channel "room" came.
-func (l *line) event(e *eventlog.Event) {
-	r := l.news()
-	switch {
-	case !r.Event:
-		l.check.fatalf("a gap from %q to %q came, not event %v", r.From, r.To, e.At)
-	case r.Position != e.At.String():
-		l.check.fatalf("the event at %q came, not that at %v", r.Position, e.At)
-	case !samePayload(e, r):
-		l.check.fatalf("event %v: the payload %.60q came as %.60q %.60s", e.At, e.Data, r.Data, r.JSON)
-	case r.Type != "" && r.Type != e.Type:
-		l.check.fatalf("event %v: type %q came as %q", e.At, e.Type, r.Type)
-	case r.Channel != "" && r.Channel != "room":
-		l.check.fatalf("event %v of \"room\" came as one of %q", e.At, r.Channel)
-	}
-}
-
-// samePayload reports whether a payload came unchanged, in whichever form.
-func samePayload(e *eventlog.Event, r Received) bool {
-	if r.JSON == nil {
-		return string(r.Data) == string(e.Data)
-	}
-	if e.Kind == eventlog.JSON {
-		return string(r.JSON) == string(e.Data)
-	}
-	var text string
-	return json.Unmarshal(r.JSON, &text) == nil && text == string(e.Data)
-}
-
-// quiet checks that nothing but positions came.
-func (l *line) quiet() {
-	for {
-		select {
-		case r, ok := <-l.got:
-			if !ok {
-				return
-			}
-			if r.Event || r.To != "" {
-				l.check.fatalf("%+v came, which was not sent", r)
-			}
-		default:
-			return
-		}
+	case <-a.done:
+		a.check.fatalf("the connection was spent by an earlier Send")
+	default:
 	}
 }
 

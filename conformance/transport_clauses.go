@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"testing/synctest"
 	"time"
 
 	"github.com/throughline/throughline/eventlog"
@@ -16,13 +15,16 @@ import (
 func refusalIsTold(c *transportCheck) {
 	c.refuse = transport.Refuse(transport.CodeForbidden, "not for you")
 	l := c.open(ask(at(3)))
-	<-l.over
+	select {
+	case <-l.over:
+	case <-time.After(c.patience()):
+		c.fatalf("the client half has not returned %v (%s) after the engine had refused with %q", c.patience(), c.time(), c.refuse)
+	}
 	var r *transport.Refusal
 	if !errors.As(l.err, &r) || r.Code != transport.CodeForbidden {
-		c.errorf("the client was told %v", l.err)
+		c.errorf("the engine refused with %q, and the client half returned %q, not a *transport.Refusal of that code", c.refuse, errorText(l.err))
 	}
-	synctest.Wait()
-	if n := c.handlers.Load(); n > 0 {
+	if !c.handlersReturn(c.patience()) {
 		c.errorf("the handler has not returned")
 	}
 }
@@ -30,9 +32,7 @@ func refusalIsTold(c *transportCheck) {
 func openingIsTold(c *transportCheck) {
 	l, a := c.attach(ask(eventlog.Position{}))
 	a.send(opening("room", at(7)))
-	if r := l.next(); r.Position != at(7).String() || r.Event || r.To != "" {
-		c.errorf("%+v came, not the position %v alone", r, at(7))
-	}
+	l.position(at(7))
 }
 
 // payloads are of every kind that has been a trouble to some carrier.
@@ -83,11 +83,11 @@ func orderIsKept(c *transportCheck) {
 	}
 	list := events(0, slices.Repeat([]string{""}, n)...)
 	for i := range list {
-		if r := l.news(); r.Position != list[i].At.String() {
-			c.fatalf("the event at %q came, not that at %v", r.Position, list[i].At)
+		if r := l.news(fmt.Sprintf("event %d of %d, at %v", i+1, n, list[i].At)); r.Position != list[i].At.String() {
+			c.fatalf("%s came, not event %d of %d, at %v", describeReceived(r), i+1, n, list[i].At)
 		}
 	}
-	synctest.Wait()
+	c.settle()
 	l.quiet()
 }
 
@@ -96,9 +96,9 @@ func gapIsTold(c *transportCheck) {
 	lost := eventlog.Lost{From: at(2), To: at(9), Reason: eventlog.Trimmed}
 	list := events(9, "after the gap")
 	a.send(transport.Item{Frame: &transport.Frame{Kind: transport.FrameGap, Channel: "room", Lost: lost}}, runOf("room", list))
-	r := l.next()
+	r := l.next("the gap")
 	if r.Event || r.From != at(2).String() || r.To != at(9).String() || r.Reason != "trimmed" {
-		c.fatalf("%+v came, not %v", r, &lost)
+		c.fatalf("%s came, not the gap from %v to %v for %q", describeReceived(r), lost.From, lost.To, lost.Reason)
 	}
 	l.event(&list[0])
 }
@@ -107,9 +107,10 @@ func positionMoves(c *transportCheck) {
 	l, a := c.attach(ask(at(0)))
 	empty := transport.Item{Run: &transport.Run{Channel: eventlog.Channel{Name: "room"}, Next: at(5)}}
 	a.send(opening("room", at(0)), empty)
-	for r := l.next(); r.Position != at(5).String(); r = l.next() {
-		if r.Event || r.To != "" || r.Position != at(0).String() {
-			c.fatalf("%+v came, not the position %v", r, at(5))
+	awaited := fmt.Sprintf("the position %v alone", at(5))
+	for r := l.next(awaited); r.Position != at(5).String(); r = l.next(awaited) {
+		if r.isNews() || r.Position != at(0).String() {
+			c.fatalf("%s came, not %s", describeReceived(r), awaited)
 		}
 	}
 	if c.transport.Once {
@@ -120,9 +121,7 @@ func positionMoves(c *transportCheck) {
 	part := transport.Item{Run: &transport.Run{Channel: eventlog.Channel{Name: "room"}, Events: list, Next: at(8)}}
 	a.send(part)
 	l.event(&list[0])
-	if r := l.next(); r.Position != at(8).String() || r.Event {
-		c.errorf("%+v came, not the position %v", r, at(8))
-	}
+	l.position(at(8))
 }
 
 func sendBeforeAttachReturns(c *transportCheck) {
@@ -138,18 +137,17 @@ func handlerWaitsForDone(c *transportCheck) {
 	l, a := c.attach(ask(at(0)))
 	if !c.transport.Once {
 		a.send(opening("room", at(0)))
-		l.next()
+		l.position(at(0))
 	}
 	l.cancel()
 	<-l.over
-	time.Sleep(5 * time.Minute)
+	time.Sleep(c.span(5*time.Minute, 300*time.Millisecond))
 	if n := c.handlers.Load(); n != 1 {
 		c.fatalf("the handler returned before Done")
 	}
 	a.end()
-	time.Sleep(time.Minute)
-	if n := c.handlers.Load(); n != 0 {
-		c.errorf("the handler has not returned a minute after Done")
+	if !c.handlersReturn(c.patience()) {
+		c.errorf("the handler has not returned %v after Done", c.patience())
 	}
 }
 
@@ -157,7 +155,12 @@ func detachWhenClientLeaves(c *transportCheck) {
 	l, a := c.attach(ask(at(0)))
 	if !c.transport.Once {
 		a.send(opening("room", at(0)))
-		l.next()
+		l.position(at(0))
+	}
+	select {
+	case <-a.detached:
+		c.errorf("Detach while the client was there, and silent")
+	case <-time.After(c.span(30*time.Second, 100*time.Millisecond)):
 	}
 	l.cancel()
 	select {
@@ -169,42 +172,48 @@ func detachWhenClientLeaves(c *transportCheck) {
 
 // fill sends until a Send fails, and returns its error and how long it took.
 func (a *attachment) fill(each time.Duration) (error, time.Duration) { //nolint:staticcheck // the error is what is measured
+	a.isOpen()
 	big := strings.Repeat("x", 60_000)
 	for n := range 1000 {
 		began := time.Now()
-		_, err := a.conn.Send([]transport.Item{runOf("room", events(n, big))}, began.Add(each))
+		more, err := a.try(each, runOf("room", events(n, big)))
 		if err != nil {
 			return err, time.Since(began)
+		}
+		if !more {
+			a.check.fatalf("the connection was spent by a Send")
 		}
 	}
 	return nil, 0
 }
 
 func deadlineIsKept(c *transportCheck) {
+	deadline, late := c.span(5*time.Second, 250*time.Millisecond), c.span(time.Second, 5*time.Second)
 	stall := make(chan struct{})
 	c.openStalled(ask(at(0)), stall)
 	a := c.await()
 	a.send(opening("room", at(0)))
-	err, took := a.fill(5 * time.Second)
+	err, took := a.fill(deadline)
 	switch {
 	case err == nil:
 		c.errorf("60 MB were taken for a client that doesn't read")
-	case took < 5*time.Second || took > 6*time.Second:
-		c.errorf("a Send with a deadline in 5 s returned %v after %v", err, took)
+	case took < deadline || took > deadline+late:
+		c.errorf("a Send with a deadline in %v returned %v after %v", deadline, err, took)
 	}
 }
 
 func closeFreesSend(c *transportCheck) {
+	after, late := c.span(3*time.Second, 250*time.Millisecond), c.span(time.Second, 5*time.Second)
 	stall := make(chan struct{})
 	c.openStalled(ask(at(0)), stall)
 	a := c.await()
 	a.send(opening("room", at(0)))
-	timer := time.AfterFunc(3*time.Second, func() { a.conn.Close(transport.Reason{Code: transport.CodeSlowConsumer}) })
+	timer := time.AfterFunc(after, func() { a.close(transport.CodeSlowConsumer) })
 	defer timer.Stop()
 	began := time.Now()
-	err, _ := a.fill(10 * time.Minute)
-	if took := time.Since(began); err == nil || took > 4*time.Second {
-		c.errorf("a Send that Close should have freed after 3 s returned %v after %v", err, took)
+	err, _ := a.fill(c.span(10*time.Minute, 20*time.Second))
+	if took := time.Since(began); err == nil || took > after+late {
+		c.errorf("a Send that Close should have freed after %v returned %v after %v", after, err, took)
 	}
 }
 
@@ -214,24 +223,23 @@ func closeAnytime(c *transportCheck) {
 	var closers sync.WaitGroup
 	began := time.Now()
 	for range 4 {
-		closers.Go(func() { a.conn.Close(transport.Reason{Code: transport.CodeShutdown}) })
+		closers.Go(func() { a.close(transport.CodeShutdown) })
 	}
 	closers.Wait()
-	if took := time.Since(began); took > 0 {
+	if took := time.Since(began); took > c.span(0, time.Second) {
 		c.errorf("Close blocked for %v", took)
 	}
 	a.end()
-	time.Sleep(time.Minute)
-	if n := c.handlers.Load(); n != 0 {
-		c.errorf("the handler has not returned a minute after Close and Done")
+	if !c.handlersReturn(c.patience()) {
+		c.errorf("the handler has not returned %v after Close and Done", c.patience())
 	}
-	a.conn.Close(transport.Reason{Code: transport.CodeShutdown})
+	a.close(transport.CodeShutdown)
 }
 
 func sendAfterClose(c *transportCheck) {
 	_, a := c.attach(ask(at(0)))
-	a.conn.Close(transport.Reason{Code: transport.CodeShutdown})
-	if _, err := a.conn.Send([]transport.Item{runOf("room", events(0, "x"))}, time.Now().Add(time.Second)); err == nil {
+	a.close(transport.CodeShutdown)
+	if _, err := a.try(time.Second, runOf("room", events(0, "x"))); err == nil {
 		c.errorf("a Send after Close returned no error")
 	}
 }
@@ -249,8 +257,8 @@ func goodbyeEnds(c *transportCheck) {
 		if l.err != nil {
 			c.errorf("the line ended with %v", l.err)
 		}
-	case <-time.After(time.Minute):
-		c.errorf("the line has not ended a minute after its goodbye")
+	case <-time.After(c.patience()):
+		c.errorf("the line has not ended %v after its goodbye", c.patience())
 	}
 }
 
@@ -266,7 +274,7 @@ func openingsWait(c *transportCheck) {
 	if !a.send(opening("room", at(4))) {
 		c.fatalf("a Send of what may wait was taken for the answer")
 	}
-	time.Sleep(time.Second)
+	time.Sleep(c.span(time.Second, 50*time.Millisecond))
 	list := events(4, "news")
 	if a.send(runOf("room", list)) {
 		c.errorf("Send returned more = true after the answer")
@@ -279,19 +287,21 @@ func openingsWait(c *transportCheck) {
 }
 
 func waitEnds(c *transportCheck) {
+	wait, late := c.span(20*time.Second, 500*time.Millisecond), c.span(time.Second, 5*time.Second)
 	began := time.Now()
-	l, a := c.attach(Ask{Channels: []string{"room"}, After: at(4).String(), Wait: 20 * time.Second})
+	l, a := c.attach(Ask{Channels: []string{"room"}, After: at(4).String(), Wait: wait})
 	a.send(opening("room", at(4)))
 	go func() {
-		<-a.detached
-		a.end()
+		select {
+		case <-a.detached:
+			a.end()
+		case <-c.ctx.Done():
+		}
 	}()
-	if r := l.next(); r.Position != at(4).String() || r.Event {
-		c.errorf("%+v came, not the position %v", r, at(4))
-	}
+	l.position(at(4))
 	<-l.over
-	if took := time.Since(began); l.err != nil || took < 19*time.Second || took > 21*time.Second {
-		c.errorf("a wait of 20 s ended after %v with %v", took, l.err)
+	if took := time.Since(began); l.err != nil || took < wait-wait/20 || took > wait+late {
+		c.errorf("a wait of %v ended after %v with %v", wait, took, l.err)
 	}
 }
 
@@ -301,9 +311,9 @@ func heartbeatIsSilent(c *transportCheck) {
 	beat := (&transport.Frame{Kind: transport.FrameBeat}).Shared()
 	for range 3 {
 		a.send(transport.Item{Frame: beat})
-		time.Sleep(time.Second)
+		time.Sleep(c.span(time.Second, 50*time.Millisecond))
 	}
-	synctest.Wait()
+	c.settle()
 	l.quiet()
 	list := events(0, "after")
 	a.send(runOf("room", list))
@@ -313,13 +323,17 @@ func heartbeatIsSilent(c *transportCheck) {
 func sharedStaysTheSame(c *transportCheck) {
 	shared := runOf("room", events(0, "one", "two\nlines", "three"))
 	want := events(0, "one", "two\nlines", "three")
-	for range 3 {
+	for n := range 3 {
 		l, a := c.attach(ask(at(0)))
 		a.send(opening("room", at(0)), shared)
 		for i := range want {
-			l.event(&want[i])
+			e := &want[i]
+			r := l.news(describeEvent(e, "room"))
+			if wrong := wrongEvent(e, "room", r); wrong != "" || !r.Event {
+				c.fatalf("line %d of 3 that share a run: %s: the event was made as %s, and came as %s", n+1, wrong, describeEvent(e, "room"), describeReceived(r))
+			}
 		}
-		a.conn.Close(transport.Reason{Code: transport.CodeShutdown})
+		a.close(transport.CodeShutdown)
 		a.end()
 		<-l.over
 	}
@@ -327,15 +341,16 @@ func sharedStaysTheSame(c *transportCheck) {
 
 func channelsKeepPositions(c *transportCheck) {
 	l, a := c.attach(Ask{Channels: []string{"a", "b"}, Wait: time.Minute})
-	ofA, ofB := events(10, "a1", "a2"), events(20, "b1")
-	a.send(opening("a", at(10)), opening("b", at(20)), runOf("a", ofA), runOf("b", ofB))
-	last := map[string]string{}
+	sent := map[string][]eventlog.Event{"a": events(10, "a1", "a2"), "b": events(20, "b1")}
+	a.send(opening("a", at(10)), opening("b", at(20)), runOf("a", sent["a"]), runOf("b", sent["b"]))
 	for range 3 {
-		r := l.news()
-		last[r.Channel] = r.Position
-	}
-	if last["a"] != ofA[1].At.String() || last["b"] != ofB[0].At.String() {
-		c.errorf("the last positions were %v", last)
+		r := l.news(fmt.Sprintf("events at %v and %v of \"a\" and at %v of \"b\"", at(11), at(12), at(21)))
+		left := sent[r.Channel]
+		if len(left) == 0 {
+			c.fatalf("%s came, and of that channel nothing more was sent", describeReceived(r))
+		}
+		l.isEvent(&left[0], r.Channel, r)
+		sent[r.Channel] = left[1:]
 	}
 }
 
@@ -349,14 +364,21 @@ func cutAnywhere(c *transportCheck) {
 		if n < len(list) {
 			items = append(items, runOf("room", list[n:]))
 		}
-		_, _ = a.conn.Send(items, time.Now().Add(time.Second)) // it may be cut
-		a.conn.Close(transport.Reason{Code: transport.CodeShutdown})
+		if !c.transport.Once { // an end in good order: what Close throws away was never promised
+			items = append(items, transport.Item{Frame: &transport.Frame{Kind: transport.FrameClose, Reason: transport.Reason{Code: transport.CodeShutdown, Class: transport.Now}}})
+		}
+		if _, err := a.try(time.Second, items...); err != nil {
+			a.close(transport.CodeBroken) // it was cut
+		}
 		a.end()
 	}
-	cut := 0
-	c.network.CutAfter = func() int { return cut }
+	cut := -1
+	c.network.cutAfter = func() int { return cut }
+	if got, _, l := c.readOn(at(0).String()); len(got) != len(list) {
+		c.fatalf("already without a cut, of %d events came those at %q, and the client half returned %q; sent was %s", len(list), got, errorText(l.err), c.lastSent())
+	}
 	whole := 0
-	for ; whole < 2 && cut < 5000; cut++ {
+	for cut = 0; whole < 2 && cut < 5000; cut += max(1, c.cutEach) {
 		if c.cutOnce(list, &cut) {
 			whole++
 		}
@@ -368,33 +390,38 @@ func cutAnywhere(c *transportCheck) {
 
 // cutOnce reports whether the first line brought everything.
 func (c *transportCheck) cutOnce(list []eventlog.Event, cut *int) (whole bool) {
-	var got []string
-	position := at(0).String()
-	read := func() {
-		c.http.CloseIdleConnections()
-		l := c.open(Ask{Channels: []string{"room"}, After: position, Wait: time.Second})
-		for r := range l.got {
-			if r.Event {
-				got = append(got, r.Position)
-			}
-			if r.Position != "" {
-				position = r.Position
-			}
-		}
-	}
-	read()
+	got, position, l := c.readOn(at(0).String())
 	whole = len(got) == len(list)
 	k := *cut
 	*cut = -1
-	read()
+	more, _, again := c.readOn(position)
 	*cut = k
+	got = append(got, more...)
 	if len(got) != len(list) {
-		c.fatalf("cut after byte %d, then resumed: %v came of %d events", k, got, len(list))
+		c.fatalf("cut after byte %d, then resumed after %q: %d of %d events came, at %q; the client half returned %q, then %q",
+			k, position, len(got), len(list), got, errorText(l.err), errorText(again.err))
 	}
 	for i := range list {
 		if got[i] != list[i].At.String() {
-			c.fatalf("cut after byte %d, then resumed: %v came", k, got)
+			c.fatalf("cut after byte %d, then resumed after %q: the events at %q came", k, position, got)
 		}
 	}
 	return whole
+}
+
+// readOn reads a line of a new connection to its end. It returns where the
+// events were that came, and the last position that was given.
+func (c *transportCheck) readOn(after string) (got []string, position string, l *line) {
+	c.http.CloseIdleConnections()
+	position = after
+	l = c.open(Ask{Channels: []string{"room"}, After: after, Wait: time.Second})
+	for r := range l.got {
+		if r.Event {
+			got = append(got, r.Position)
+		}
+		if r.Position != "" {
+			position = r.Position
+		}
+	}
+	return got, position, l
 }

@@ -3,6 +3,7 @@ package core
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 
@@ -56,8 +57,9 @@ func (e *Engine) startCall(ctx context.Context, peer transport.Peer, who Client,
 			code := ""
 			if r != nil {
 				code = r.Code
+				e.Refused(&who, "call", c.Name, r)
 			}
-			e.o.Observer.Called(code)
+			e.o.Observer.Called(who.Namespace, code)
 			answer(&transport.Frame{Kind: transport.FrameAnswer, Answer: &transport.Answer{ID: c.ID, Payload: p, Refused: r}})
 		})
 	}
@@ -112,20 +114,29 @@ func (e *Engine) call(ctx context.Context, peer transport.Peer, who Client, c *t
 	if err := ch.Check(); err != nil {
 		return p, transport.Refuse(transport.CodeBadRequest, "a call's name is one that a channel may have")
 	}
+	if err := e.fits(c.Data); err != nil {
+		return p, e.refusal(err)
+	}
+	if err := e.o.Admit(peer, EffortCall, 1); err != nil {
+		return p, e.refusal(err)
+	}
 	if err := e.Authorize(ctx, peer, Call, ch); err != nil {
 		return p, e.refusal(err)
 	}
 	if !gate.pass() {
 		return p, e.brokenOff(c, false)
 	}
-	err := e.guard("OnCall", func() (err error) {
+	err := e.guard("OnCall", who, func() (err error) {
 		p, err = e.o.OnCall(ctx, Request{Client: who, Name: c.Name, Payload: c.Payload, Key: c.Key})
 		return err
 	})
+	if p.Kind == eventlog.JSON && len(p.Data) == 0 {
+		p.Data = []byte("null") // there is nothing to say
+	}
 	if err == nil {
 		m := eventlog.Message{Kind: p.Kind, Data: p.Data}
 		if err = m.Check(0); err != nil {
-			e.o.Logger.Error("OnCall gave an answer that can't be told", "call", c.Name, "error", err)
+			e.Tell(slog.LevelError, &who, "bad answer given", slog.String("channel", c.Name), slog.Any("error", err))
 		}
 	}
 	switch {
@@ -136,6 +147,6 @@ func (e *Engine) call(ctx context.Context, peer transport.Peer, who Client, c *t
 	case ctx.Err() != nil:
 		return transport.Payload{}, e.brokenOff(c, true)
 	}
-	e.o.Logger.Warn("OnCall failed", "call", c.Name, "error", err)
+	e.Tell(slog.LevelWarn, &who, "call failed", slog.String("channel", c.Name), slog.Any("error", err))
 	return transport.Payload{}, transport.Refuse(transport.CodeFailed, "the handler of this call failed")
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/throughline/throughline/breaker"
 	"github.com/throughline/throughline/eventlog"
 	"github.com/throughline/throughline/transport"
 )
@@ -30,6 +31,8 @@ type Order struct {
 	Channel string `json:"channel,omitempty"` // to subscribe or unsubscribe
 	// Why ends a connection.
 	Why transport.Reason `json:"why,omitzero"`
+	// Trip is of a client that another node has evicted.
+	Trip *breaker.Trip `json:"trip,omitempty"`
 }
 
 // What an order may be.
@@ -38,6 +41,7 @@ const (
 	DoUnsubscribe = "unsubscribe"
 	DoDisconnect  = "disconnect"
 	DoReauthorize = "reauthorize"
+	doKeepOut     = "keep out"
 )
 
 // Order has something done about clients, here and on all other nodes of the
@@ -87,7 +91,7 @@ func (c *control) close() {
 func (c *control) seek() bool {
 	ctx, cancel := context.WithTimeout(c.engine.ctx, c.engine.o.ReadTimeout)
 	defer cancel()
-	at, err := c.engine.o.Log.Seek(ctx, Control, eventlog.Start{})
+	at, err := c.engine.seekLog(ctx, Control, eventlog.Start{})
 	c.missed = c.missed || err != nil
 	c.at = at
 	return err == nil
@@ -121,9 +125,12 @@ func (c *control) later() {
 func (c *control) read() (more bool, err error) {
 	ctx, cancel := context.WithTimeout(c.engine.ctx, c.engine.o.ReadTimeout)
 	defer cancel()
+	began := time.Now()
 	page, err := c.engine.o.Log.Read(ctx, Control, c.at, eventlog.Limit{})
+	c.engine.askedLog("read", Control, began, err)
 	if lost, ok := errors.AsType[*eventlog.Lost](err); ok {
 		c.at = lost.To
+		c.engine.o.Logger.Info("orders missed", "reason", string(lost.Reason))
 		c.engine.reauthorize(func(*line) bool { return true }) // what the lost orders said is not known
 		return true, nil
 	}
@@ -133,7 +140,11 @@ func (c *control) read() (more bool, err error) {
 	for i := range page.Events {
 		var o Order
 		if err := json.Unmarshal(page.Events[i].Data, &o); err != nil {
-			c.engine.o.Logger.Warn("an order can't be read", "error", err)
+			c.engine.o.Logger.Warn("bad order", "error", err)
+			continue
+		}
+		if o.Trip != nil {
+			c.engine.clients.Hear(*o.Trip, time.Since(page.Events[i].Time))
 			continue
 		}
 		c.engine.carryOut(&o)
@@ -144,9 +155,10 @@ func (c *control) read() (more bool, err error) {
 
 // carryOut does what an order says to the lines that are here.
 func (e *Engine) carryOut(o *Order) {
-	meant := func(l *line) bool { return !l.probe && o.Target.means(l) }
+	meant := func(l *line) bool { return !l.probe && o.Target.means(&l.client) }
 	switch o.Do {
 	case DoDisconnect:
+		e.sessions.disconnect(o) // first: who hears the goodbye is back at once, perhaps
 		for _, l := range e.matching(meant) {
 			l.sayGoodbye(o.Why)
 		}
@@ -167,10 +179,10 @@ func (e *Engine) carryOut(o *Order) {
 	}
 }
 
-func (t *Target) means(l *line) bool {
-	return l.peer.Namespace == t.Namespace &&
-		(t.Session == "" || l.client.Session == t.Session) &&
-		(t.Subject == "" || l.peer.Subject == t.Subject)
+func (t *Target) means(who *Client) bool {
+	return who.Namespace == t.Namespace &&
+		(t.Session == "" || who.Session == t.Session) &&
+		(t.Subject == "" || who.Subject == t.Subject)
 }
 
 // matching returns the lines that are meant.
@@ -188,6 +200,6 @@ func (e *Engine) matching(meant func(*line) bool) (lines []*line) {
 // reauthorize asks Authorize again for all that those who are meant have.
 func (e *Engine) reauthorize(meant func(*line) bool) {
 	for _, l := range e.matching(meant) {
-		l.order(l.reauthorize)
+		l.askRights()
 	}
 }

@@ -16,7 +16,7 @@
 // is kept for a client, and a client that does not read holds up nobody but
 // its own worker.
 //
-// Lock order: Engine.mu before topic.mu; topic.batchesMu and line.mu alone. Code of the program
-// (Options.Authorize, Options.Observer) and of adapters is never called with
-// a lock held.
+// Lock order: keyring.mu before Engine.mu, Engine.mu before topic.mu and
+// roster.mu; the others alone. Code of the program (Options.Authorize, the hooks)
+// and of adapters is never called with a lock held; an Observer may be.
 package core

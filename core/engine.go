@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/throughline/throughline/breaker"
 	"github.com/throughline/throughline/eventlog"
 	"github.com/throughline/throughline/transport"
 )
@@ -23,6 +26,13 @@ type Engine struct {
 	// in. It rises only under mu and while not closed.
 	live sync.WaitGroup
 
+	clients *breaker.Clients
+	herald  *herald
+	pages   *pages
+	// evictions counts them, for people who look.
+	evictions atomic.Uint64
+
+	keyring  *keyring
 	sessions *sessions
 	control  *control
 	calls    calls
@@ -39,47 +49,122 @@ var _ transport.Engine = (*Engine)(nil)
 // New returns a running engine. Close ends it; the log and the store stay the
 // caller's.
 func New(o Options) *Engine {
-	if o.Log == nil || o.Store == nil || o.Keys == nil {
-		panic("core: Options.Log, Store and Keys are required")
+	if o.Log == nil || o.Store == nil {
+		panic("core: Options.Log and Store are required")
 	}
+	o = o.withDefaults()
 	ctx, cancel := context.WithCancel(context.Background())
 	e := &Engine{
-		o:       o.withDefaults(),
+		o:       o,
 		ctx:     ctx,
 		cancel:  cancel,
 		topics:  make(map[eventlog.Channel]*topic),
 		rosters: make(map[eventlog.Channel]*roster),
 		lines:   make(map[*line]struct{}),
+		pages:   newPages(o.LaggardBytes),
+		clients: breaker.NewClients(breaker.Options{
+			Delay: o.EvictionDelay, MaxDelay: o.MaxEvictionDelay, Forget: o.EvictionMemory,
+			BrokenLines: o.BrokenLines, BrokenWithin: o.BrokenWithin, MaxRecords: o.MaxEvicted,
+		}),
 	}
-	e.live.Add(2) // sessions and control
+	e.keyring = &keyring{engine: e, keys: o.Keys}
+	e.live.Add(3) // sessions, control and the herald
 	e.sessions = newSessions(e)
+	e.herald = newHerald(e)
 	e.control = startControl(e)
 	return e
 }
 
 // Attach implements [transport.Engine].
 func (e *Engine) Attach(ctx context.Context, peer transport.Peer, hello transport.Hello, conn transport.Conn) (transport.Session, error) {
-	ctx, cancel := context.WithTimeout(ctx, e.o.AttachTimeout)
-	defer cancel()
-	defer context.AfterFunc(e.ctx, cancel)()
-	id, token := "", ""
-	if hello.Version > 0 && !hello.Probe {
-		id, token = e.sessionOf(ctx, hello.Token, peer)
+	if peer.Connection == "" {
+		peer.Connection = NewConnection()
 	}
-	l := newLine(e, peer, hello, conn, id, token)
-	if err := e.register(l); err != nil {
-		return nil, err
-	}
-	if err := l.open(ctx, hello); err != nil {
-		l.abandon()
+	who := clientOf(peer, "")
+	l, err := e.attach(ctx, &who, peer, hello, conn)
+	if err != nil {
+		e.refusedHello(who, l, err)
 		return nil, err
 	}
 	return l, nil
 }
 
+// attach is Attach. It notes who the client is as soon as that is known. A line
+// beside an error is over.
+func (e *Engine) attach(ctx context.Context, who *Client, peer transport.Peer, hello transport.Hello, conn transport.Conn) (*line, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.o.AttachTimeout)
+	defer cancel()
+	defer context.AfterFunc(e.ctx, cancel)()
+	peer, err := e.identify(ctx, peer, hello.Credentials)
+	if err != nil {
+		return nil, err
+	}
+	*who = clientOf(peer, "")
+	if err := e.o.Admit(peer, effortOf(&hello), 1); err != nil {
+		return nil, err
+	}
+	id, token, continued := "", "", false
+	if hello.Version > 0 && !hello.Probe {
+		id, token, continued = e.sessionOf(ctx, hello.Token, peer)
+	}
+	who.Session = id
+	delivery, err := e.letIn(&peer, &hello, id)
+	if err != nil {
+		return nil, err
+	}
+	l := newLine(e, peer, hello, conn, id, token)
+	l.continued, l.delivery = continued, delivery
+	if err := e.register(l); err != nil {
+		l.leave()
+		return l, err
+	}
+	if err := l.open(ctx, hello); err != nil {
+		l.abandon()
+		return l, err
+	}
+	return l, nil
+}
+
+// effortOf is what a hello costs.
+func effortOf(hello *transport.Hello) Effort {
+	goesOn := func(s transport.Subscription) bool { return !s.After.IsZero() }
+	if slices.ContainsFunc(hello.Channels, goesOn) {
+		return EffortResume
+	}
+	return EffortHello
+}
+
+// Shutdown is Close for those who can't wait for ever: when ctx ends, whoever
+// still holds a line is cut off. The error then is that of ctx, and what is
+// deaf to its own context may go on.
+func (e *Engine) Shutdown(ctx context.Context) error {
+	over := make(chan struct{})
+	go func() { // until Close returns
+		defer close(over)
+		e.Close()
+	}()
+	select {
+	case <-over:
+		return nil
+	case <-ctx.Done():
+	}
+	for _, l := range e.matching(func(*line) bool { return true }) {
+		l.stop(e.shutdown().Reason)
+		l.conn.Close(e.shutdown().Reason)
+	}
+	last := time.NewTimer(e.o.GoodbyeTimeout)
+	defer last.Stop()
+	select {
+	case <-over:
+	case <-last.C:
+	}
+	return ctx.Err()
+}
+
 // Close ends every line with a goodbye, and returns when all that the engine
 // started is over. A Send in progress may take until its deadline, the goodbye
-// GoodbyeTimeout, and Authorize as long as it doesn't heed its context.
+// GoodbyeTimeout, and Authorize as long as it doesn't heed its context. Clients
+// are told to come back after RetryDelay, spread over DrainTime.
 func (e *Engine) Close() {
 	e.mu.Lock()
 	e.closed = true
@@ -87,12 +172,17 @@ func (e *Engine) Close() {
 	for l := range e.lines {
 		lines = append(lines, l)
 	}
+	for _, r := range e.rosters {
+		e.retire(r, 0)
+	}
 	e.mu.Unlock()
 	e.cancel()
-	for _, l := range lines {
-		l.sayGoodbye(e.shutdown().Reason)
+	for i, l := range lines { // each has a turn of its own, and a moment in it by chance
+		turn := e.o.DrainTime / time.Duration(len(lines))
+		l.sayGoodbye(e.shutdownFor(e.o.RetryDelay + time.Duration(i)*turn + rand.N(turn+1)).Reason)
 	}
 	e.control.close()
+	e.herald.end()
 	e.sessions.close()
 	e.live.Wait()
 }
@@ -122,7 +212,11 @@ func (e *Engine) spawn(what func()) bool {
 }
 
 func (e *Engine) shutdown() *transport.Refusal {
-	return transport.RefuseFor(e.soon(), transport.CodeShutdown, "this server is going away")
+	return e.shutdownFor(e.soon())
+}
+
+func (e *Engine) shutdownFor(after time.Duration) *transport.Refusal {
+	return transport.RefuseFor(after, transport.CodeShutdown, "this server is going away")
 }
 
 // soon is RetryDelay to twice that, at random, so that not all come back at
@@ -194,6 +288,12 @@ func (e *Engine) begin(ctx context.Context, l *line, ask transport.Subscription)
 		e.leave(s)
 		return nil, nil, e.refusal(err)
 	}
+	s.from = s.cursor.Offset
+	if !ask.After.IsZero() {
+		s.from = min(s.from, ask.After.Offset)
+	}
+	s.sentTo.Store(s.from)
+	s.takenTo.Store(s.cursor.Offset)
 	return s, first, nil
 }
 
@@ -204,12 +304,12 @@ func (e *Engine) place(ctx context.Context, s *subscription, ask transport.Subsc
 		s.cursor = at
 		return &transport.Frame{Kind: transport.FrameOpening, Channel: s.name, At: at}, err
 	}
-	b := s.topic.next(ask.After)
+	b := s.topic.next(ask.After, e.firstPage())
 	if b.err != nil {
 		return nil, b.err
 	}
 	s.caughtUpAt = s.topic.head.Load()
-	e.o.Observer.Resumed(b.lost == nil)
+	e.o.Observer.Resumed(s.line.source, b.lost == nil)
 	if b.lost != nil && b.lost.Reason != eventlog.Unencodable {
 		s.cursor = b.lost.To
 		return s.gap(b.lost), nil
@@ -221,12 +321,12 @@ func (e *Engine) place(ctx context.Context, s *subscription, ask transport.Subsc
 func (e *Engine) seek(ctx context.Context, s *subscription, start eventlog.Start) (eventlog.Position, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.o.ReadTimeout)
 	defer cancel()
-	at, err := e.o.Log.Seek(ctx, s.topic.channel, eventlog.Start{})
+	at, err := e.seekLog(ctx, s.topic.channel, eventlog.Start{})
 	s.caughtUpAt = at.Offset
 	if err != nil || start == (eventlog.Start{}) {
 		return at, err
 	}
-	return e.o.Log.Seek(ctx, s.topic.channel, start)
+	return e.seekLog(ctx, s.topic.channel, start)
 }
 
 // withhold moves a cursor that is before the time from which the client may
@@ -234,16 +334,19 @@ func (e *Engine) seek(ctx context.Context, s *subscription, start eventlog.Start
 // later.
 func (e *Engine) withhold(ctx context.Context, s *subscription, ask transport.Subscription, first *transport.Frame) (*transport.Frame, error) {
 	var since time.Time
-	err := e.guard("From", func() (err error) {
-		since, err = e.o.From(ctx, s.line.peer, s.topic.channel)
+	err := e.guard("From", s.line.speaker(), func() (err error) {
+		since, err = e.o.From(ctx, s.line.who(), s.topic.channel)
 		return err
 	})
-	if err != nil || since.IsZero() {
-		return first, err
+	if err != nil {
+		return nil, e.answerOf(ctx, err, "not allowed to read %.100s", s.name)
+	}
+	if since.IsZero() {
+		return first, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, e.o.ReadTimeout)
 	defer cancel()
-	from, err := e.o.Log.Seek(ctx, s.topic.channel, eventlog.Start{Since: since})
+	from, err := e.seekLog(ctx, s.topic.channel, eventlog.Start{Since: since})
 	if err != nil || s.cursor.Offset >= from.Offset {
 		return first, err
 	}
@@ -265,16 +368,16 @@ func (e *Engine) allow(ctx context.Context, l *line, ask transport.Subscription)
 		return ask.Bad
 	}
 	if !l.granted[ask.Channel] {
-		if err := e.Authorize(ctx, l.peer, Subscribe, ch); err != nil {
+		if err := e.Authorize(ctx, l.who(), Subscribe, ch); err != nil {
 			return err
 		}
 	}
 	if ask.After.IsZero() && ask.Start != (eventlog.Start{}) {
-		if err := e.Authorize(ctx, l.peer, History, ch); err != nil {
+		if err := e.Authorize(ctx, l.who(), History, ch); err != nil {
 			return err
 		}
 	}
-	return e.subscribing(ctx, l.client, ch)
+	return e.subscribing(ctx, l.speaker(), ch)
 }
 
 // refusal turns the error of a log into one for the client.
@@ -287,5 +390,5 @@ func (e *Engine) refusal(err error) *transport.Refusal {
 	case errors.As(err, &invalid):
 		return transport.Refuse(transport.CodeBadRequest, "%v", invalid)
 	}
-	return transport.RefuseFor(e.soon(), transport.CodeUnavailable, "something that this server needs does not answer")
+	return transport.RefuseFor(e.soon(), transport.CodeUnavailable, "something that this server needs does not answer").Because(err)
 }

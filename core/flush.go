@@ -1,9 +1,11 @@
 package core
 
 import (
+	"context"
 	"slices"
 	"time"
 
+	"github.com/throughline/throughline/breaker"
 	"github.com/throughline/throughline/eventlog"
 	"github.com/throughline/throughline/transport"
 )
@@ -12,6 +14,7 @@ import (
 // up to a page of what there is to read. If last is not nil, it is the goodbye.
 func (l *line) gather() (items []transport.Item, last *transport.Reason) {
 	items = l.items[:0]
+	l.liveSince = time.Time{}
 	defer func() { l.items = items }()
 
 	inbox, last, ready := l.takeInbox()
@@ -99,10 +102,13 @@ func (s *subscription) read(items []transport.Item, budget int) ([]transport.Ite
 	}
 	for begun := false; budget > 0; begun = true {
 		s.dirty.Store(false)
-		b := s.topic.next(s.cursor)
+		b := s.next(&budget)
 		switch {
+		case b == nil:
+			s.dirty.Store(true) // it waits for room
+			return items, 0
 		case b.err != nil:
-			s.retry(b.err)
+			s.retry()
 			return items, budget
 		case b.lost != nil && begun:
 			s.dirty.Store(true) // in one Send a gap comes before the runs: the next one begins with it
@@ -113,10 +119,16 @@ func (s *subscription) read(items []transport.Item, budget int) ([]transport.Ite
 			s.caughtUpAt = min(s.caughtUpAt, b.lost.To.Offset) // a history that was rewritten may be shorter
 			continue
 		case b.run == nil:
+			s.more = false
 			return items, budget
+		case s.topic.policy.Slow == SkipToLatest && s.tooFar(b):
+			return s.skip(items, begun), 0
 		}
 		items = append(items, transport.Item{Run: b.run})
-		s.cursor = b.run.Next
+		if l := s.line; s.cursor.Offset >= s.caughtUpAt && l.liveSince.IsZero() && len(b.run.Events) > 0 {
+			l.liveSince = b.run.Events[0].Time
+		}
+		s.took(b)
 		budget -= b.size
 		if s.topic.isLast(b) {
 			return items, budget
@@ -126,20 +138,81 @@ func (s *subscription) read(items []transport.Item, budget int) ([]transport.Ite
 	return items, budget
 }
 
+// next returns what comes after the cursor, and bounds the budget by the room
+// that there is for lines that lag. It is nil while there is none.
+func (s *subscription) next(budget *int) *batch {
+	if !s.lags() {
+		return s.topic.next(s.cursor, s.line.engine.o.PageBytes)
+	}
+	room := s.line.room()
+	if room == 0 {
+		s.pace.Excuse()
+		return nil
+	}
+	*budget = min(*budget, room)
+	b := s.topic.next(s.cursor, room)
+	if over := b.size - *budget; over > 0 { // an event that is larger than a page
+		s.line.engine.pages.give(-over)
+		s.line.taken += over
+	}
+	return b
+}
+
+// took moves the cursor over what was read.
+func (s *subscription) took(b *batch) {
+	s.cursor, s.more, s.behind = b.run.Next, b.more, b.behind
+	s.line.volume += b.size
+	s.takenTo.Store(s.cursor.Offset)
+	if n := len(b.run.Events); n > 0 {
+		s.newest = b.run.Events[n-1].Time
+	}
+}
+
+// tooFar reports whether the cursor is farther behind than its channel's policy
+// lets it be.
+func (s *subscription) tooFar(b *batch) bool {
+	d := breaker.Distance{Events: b.head.Offset - s.cursor.Offset, Bytes: b.behind + int64(b.size)}
+	if len(b.run.Events) > 0 {
+		d.Age = time.Since(b.run.Events[0].Time)
+	}
+	return !s.topic.policy.limits.Within(d)
+}
+
+// skip moves the cursor to before the last event, and says so by a gap.
+func (s *subscription) skip(items []transport.Item, begun bool) []transport.Item {
+	s.dirty.Store(true)
+	if begun {
+		return items // in one Send a gap comes before the runs
+	}
+	e := s.line.engine
+	ctx, cancel := context.WithTimeout(e.ctx, e.o.ReadTimeout)
+	defer cancel()
+	to, err := e.seekLog(ctx, s.topic.channel, eventlog.Start{Last: 1})
+	if err != nil || to.Offset <= s.cursor.Offset {
+		s.retry()
+		return items
+	}
+	items = append(items, transport.Item{Frame: s.gap(&eventlog.Lost{From: s.cursor, To: to, Reason: eventlog.Skipped})})
+	s.cursor, s.more = to, false
+	s.caughtUpAt = min(s.caughtUpAt, to.Offset)
+	return items
+}
+
 // gap is the frame that tells of a loss.
 func (s *subscription) gap(lost *eventlog.Lost) *transport.Frame {
-	s.line.engine.o.Observer.Gap(lost.Reason)
+	s.line.engine.o.Observer.Gap(s.line.source, lost.Reason)
+	s.tellGap(lost)
 	return &transport.Frame{Kind: transport.FrameGap, Channel: s.name, Lost: *lost}
 }
 
 // retry has the worker read again after a while, as the log could not be asked.
-func (s *subscription) retry(err error) {
+func (s *subscription) retry() {
 	e := s.line.engine
 	if e.ctx.Err() != nil {
 		return // the engine is closing: nothing more is read
 	}
-	e.o.Logger.Warn("reading the event log failed", "channel", s.name, "error", err)
 	wait := e.soon()
+	s.pace.Excuse()
 	s.retryAt = time.Now().Add(wait)
 	s.dirty.Store(true)
 	time.AfterFunc(wait, s.line.ask)

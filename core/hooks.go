@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -46,6 +47,8 @@ type Client struct {
 	session.Identity
 	// Session is its id: of a page load, for example. Empty in plain use.
 	Session string
+	// Connection is what logs call its connection, or its request.
+	Connection string
 	// Addr is where it comes from, for people.
 	Addr string
 	// Transport is what carries it: "sse", "ws", "poll", …; empty for requests
@@ -89,24 +92,33 @@ type Request struct {
 
 func clientOf(peer transport.Peer, id string) Client {
 	return Client{
-		Identity:  session.Identity{Namespace: peer.Namespace, Subject: peer.Subject, Claims: peer.Claims},
-		Session:   id,
-		Addr:      peer.Addr,
-		Transport: peer.Transport,
+		Identity:   session.Identity{Namespace: peer.Namespace, Subject: peer.Subject, Claims: peer.Claims, Expires: peer.Expires},
+		Session:    id,
+		Connection: peer.Connection,
+		Addr:       peer.Addr,
+		Transport:  peer.Transport,
 	}
 }
 
 var errPanicked = errors.New("core: a function of the program panicked")
 
-// guard calls a function of the program's. A panic becomes errPanicked.
-func (e *Engine) guard(name string, call func() error) (err error) {
+// guard calls a function of the program's for a client. A panic becomes errPanicked.
+func (e *Engine) guard(name string, who Client, call func() error) (err error) {
+	began := time.Now()
 	defer func() {
-		if r := recover(); r != nil {
-			e.o.Logger.Error(name+" panicked", "panic", r, "stack", string(debug.Stack()))
+		r := recover()
+		e.o.Observer.Hooked(name, time.Since(began), r != nil)
+		if r != nil {
+			e.Tell(slog.LevelError, &who, "function panicked", slog.String("function", name),
+				slog.String("panic", fmt.Sprint(r)), slog.String("stack", string(debug.Stack())))
 			err = errPanicked
 		}
 	}()
-	return call()
+	err = call()
+	if r, ok := errors.AsType[*transport.Refusal](err); ok && r == nil {
+		return nil // a nil of that type, which a program returns easily, is no refusal
+	}
+	return err
 }
 
 // answerOf turns the error of a function that says yes or no into a refusal
@@ -119,7 +131,7 @@ func (e *Engine) answerOf(ctx context.Context, err error, format string, args ..
 	case errors.Is(err, errPanicked), ctx.Err() != nil:
 		return e.refusal(err)
 	}
-	return transport.Refuse(transport.CodeForbidden, "%s", fmt.Sprintf(format, args...))
+	return transport.Refuse(transport.CodeForbidden, format, args...).Because(err)
 }
 
 // FitCode reports whether a program's own code can cross every wire: it has
@@ -130,7 +142,7 @@ func FitCode(code string) bool {
 
 // Authorize asks Options.Authorize. The error is a *transport.Refusal.
 func (e *Engine) Authorize(ctx context.Context, who transport.Peer, what Action, ch eventlog.Channel) error {
-	err := e.guard("Authorize", func() error { return e.o.Authorize(ctx, who, what, ch) })
+	err := e.guard("Authorize", clientOf(who, ""), func() error { return e.o.Authorize(ctx, who, what, ch) })
 	return e.answerOf(ctx, err, "not allowed to %s: %.100s", what, ch.Name)
 }
 
@@ -139,16 +151,16 @@ func (e *Engine) connect(ctx context.Context, who Client) (w Welcome, err error)
 	if e.o.OnConnect == nil {
 		return w, nil
 	}
-	err = e.guard("OnConnect", func() (err error) {
+	err = e.guard("OnConnect", who, func() (err error) {
 		w, err = e.o.OnConnect(ctx, who)
 		return err
 	})
 	if err != nil {
-		return Welcome{}, e.answerOf(ctx, err, "not allowed to connect")
+		return Welcome{}, e.answerOf(ctx, err, "not allowed to connect: Options.OnConnect of this server refuses it")
 	}
 	if lease := (session.Lease{Info: w.Info, For: time.Second}); len(w.Info) > 0 {
 		if err := lease.Check(who.Namespace); err != nil {
-			e.o.Logger.Error("OnConnect gave an Info that can't be", "error", err)
+			e.Tell(slog.LevelError, &who, "bad info given", slog.Any("error", err))
 			w.Info = nil
 		}
 	} else {
@@ -162,8 +174,8 @@ func (e *Engine) subscribing(ctx context.Context, who Client, ch eventlog.Channe
 	if e.o.OnSubscribe == nil {
 		return nil
 	}
-	err := e.guard("OnSubscribe", func() error { return e.o.OnSubscribe(ctx, who, ch) })
-	return e.answerOf(ctx, err, "not allowed to subscribe: %.100s", ch.Name)
+	err := e.guard("OnSubscribe", who, func() error { return e.o.OnSubscribe(ctx, who, ch) })
+	return e.answerOf(ctx, err, "not allowed to subscribe to %.100s: Options.OnSubscribe of this server refuses it", ch.Name)
 }
 
 // disconnected tells OnDisconnect, on a goroutine of its own.
@@ -174,7 +186,7 @@ func (e *Engine) disconnected(who Client) {
 	e.spawn(func() {
 		ctx, cancel := context.WithTimeout(e.ctx, e.o.DisconnectTimeout)
 		defer cancel()
-		_ = e.guard("OnDisconnect", func() error {
+		_ = e.guard("OnDisconnect", who, func() error {
 			e.o.OnDisconnect(ctx, who)
 			return nil
 		})

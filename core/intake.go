@@ -2,6 +2,7 @@ package core
 
 import (
 	"context"
+	"log/slog"
 
 	"github.com/throughline/throughline/eventlog"
 	"github.com/throughline/throughline/transport"
@@ -24,45 +25,58 @@ func (l *line) Receive(f transport.Frame) error {
 
 func (l *line) receive(f transport.Frame) *transport.Refusal {
 	l.mu.Lock()
-	answers := len(l.inbox)
+	answers, waiting := len(l.inbox), len(l.waiting)
 	l.mu.Unlock()
 	switch {
 	case !l.inSession():
 		return transport.Refuse(transport.CodeBadRequest, "nothing may be sent here")
 	case answers > 2*(l.engine.o.MaxChannels+l.engine.o.MaxCalls):
 		return transport.Refuse(transport.CodeBadRequest, "%d answers wait to be read", answers)
-	case len(f.Channels) > l.engine.o.MaxChannels || len(f.Watches) > l.engine.o.MaxChannels:
+	case max(len(f.Channels), len(f.Watches), len(f.Names)) > l.engine.o.MaxChannels:
 		return transport.Refuse(transport.CodeTooManyChannels,
-			"%d channels in a frame are more than %d (Options.MaxChannels)", max(len(f.Channels), len(f.Watches)), l.engine.o.MaxChannels)
+			"%d channels in a frame are more than %d (Options.MaxChannels)", max(len(f.Channels), len(f.Watches), len(f.Names)), l.engine.o.MaxChannels)
 	}
 	switch f.Kind {
 	case transport.FramePublish:
 		l.publish(f.Publish)
 	case transport.FrameCall:
 		l.call(f.Call)
+	case transport.FrameCredentials:
+		return l.present(f.Credentials)
 	case transport.FrameGoodbye:
 		l.engine.sessions.goodbye(l.lease(), l.client)
 	case transport.FrameSubscribe, transport.FrameUnsubscribe, transport.FramePause, transport.FrameWatch:
-		if !l.order(func() { l.takeFrame(&f) }) {
-			return transport.Refuse(transport.CodeBadRequest, "more than %d frames wait to be worked on", maxWaiting)
+		if waiting >= maxWaiting { // perhaps because we are slow
+			return transport.RefuseFor(l.engine.soon(), transport.CodeBusy, "more than %d frames wait to be worked on", maxWaiting)
 		}
+		l.order(func() { l.takeFrame(&f) })
 	default:
 		return transport.Refuse(transport.CodeBadRequest, "a client does not send such frames")
 	}
 	return nil
 }
 
-// order has something done by the intake, in order. It reports false if too much
-// waits there already.
-func (l *line) order(what func()) bool {
+// order has something done by the intake, in order. What the program orders is
+// never left out: a line that can't keep up with it ends.
+func (l *line) order(what func()) {
 	l.mu.Lock()
-	full := len(l.waiting) >= maxWaiting
+	full := len(l.waiting) >= maxOrders
 	if !full {
 		l.waiting = append(l.waiting, what)
 	}
 	l.mu.Unlock()
+	if full {
+		l.sayGoodbye(transport.RefuseFor(l.engine.soon(), transport.CodeBusy, "more than %d orders wait to be carried out", maxOrders).Reason)
+		return
+	}
 	l.intake.ask()
-	return !full
+}
+
+// askRights has the rights of the line asked for again.
+func (l *line) askRights() {
+	if !l.reauthorizing.Swap(true) {
+		l.order(l.reauthorize)
+	}
 }
 
 // takeOrders does what waits, in order, as long as the worker keeps up with the
@@ -94,11 +108,12 @@ func (l *line) nextOrder() func() {
 func (l *line) takeFrame(f *transport.Frame) {
 	switch f.Kind {
 	case transport.FrameSubscribe:
+		tooOften := l.engine.o.Admit(l.who(), EffortResume, len(f.Channels))
 		for _, ask := range f.Channels {
 			if l.over.Load() {
 				return
 			}
-			l.subscribeLater(ask)
+			l.subscribeLater(ask, tooOften)
 		}
 	case transport.FrameUnsubscribe:
 		for _, name := range f.Names {
@@ -109,6 +124,12 @@ func (l *line) takeFrame(f *transport.Frame) {
 			l.pause(name)
 		}
 	case transport.FrameWatch:
+		if err := l.engine.o.Admit(l.who(), EffortResume, len(f.Watches)); err != nil {
+			for _, ask := range f.Watches {
+				l.push(command{frame: watchRefused(ask.Channel, l.engine.refusal(err))})
+			}
+			return
+		}
 		ctx, cancel := l.question()
 		defer cancel()
 		for _, c := range l.watch(ctx, f.Watches) {
@@ -123,7 +144,8 @@ func (l *line) question() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(l.ctx, l.engine.o.AttachTimeout)
 }
 
-func (l *line) subscribeLater(ask transport.Subscription) {
+// subscribeLater begins a channel, unless it is refused already.
+func (l *line) subscribeLater(ask transport.Subscription, refused error) {
 	reading, has := l.names[ask.Channel]
 	if reading && l.gifts[ask.Channel] { // the gift and the question met on the way: the client's place counts
 		l.push(command{leave: ask.Channel})
@@ -136,13 +158,21 @@ func (l *line) subscribeLater(ask transport.Subscription) {
 	}
 	if most := l.engine.o.MaxChannels; !has && len(l.names) >= most {
 		r := transport.Refuse(transport.CodeTooManyChannels, "more than %d channels (Options.MaxChannels)", most)
+		l.refused("subscribe", ask.Channel, r)
 		l.push(command{frame: endFrame(ask.Channel, r.Reason)})
+		return
+	}
+	if refused != nil {
+		l.refused("subscribe", ask.Channel, refused)
+		l.push(command{frame: endFrame(ask.Channel, l.engine.refusal(refused).Reason)})
+		delete(l.names, ask.Channel)
 		return
 	}
 	ctx, cancel := l.question()
 	defer cancel()
 	c, err := l.subscribe(ctx, ask) // a refusal is told by the command
 	if err != nil {
+		l.refused("subscribe", ask.Channel, err)
 		delete(l.names, ask.Channel)
 	}
 	l.push(c)
@@ -184,10 +214,11 @@ func (l *line) give(name string) {
 	defer cancel()
 	c, err := l.subscribe(ctx, transport.Subscription{Channel: name})
 	if err != nil {
-		l.engine.o.Logger.Info("a channel could not be given to a client", "channel", name, "subject", l.peer.Subject, "error", err)
+		l.refused("subscribe", name, err)
 		return
 	}
 	l.gifts[name] = true
+	c.frame.Given = true
 	l.push(c)
 	l.engine.sessions.changed(l)
 }
@@ -198,6 +229,7 @@ func (l *line) takeAway(name string, why *transport.Refusal) {
 	if _, has := l.names[name]; !has {
 		return
 	}
+	l.engine.Tell(slog.LevelDebug, &l.client, "channel taken away", append(why.Attrs(), slog.String("channel", name))...)
 	if l.version == 0 {
 		l.sayGoodbye(why.Reason)
 		return
@@ -212,6 +244,7 @@ func (l *line) takeAway(name string, why *transport.Refusal) {
 // reauthorize asks Authorize again for all that the line has. What OnConnect
 // gave stays until the next line.
 func (l *line) reauthorize() {
+	l.reauthorizing.Store(false)
 	for name := range l.names {
 		if l.granted[name] {
 			continue
@@ -237,57 +270,9 @@ func (l *line) reauthorize() {
 func (l *line) mayStill(what Action, name string) *transport.Refusal {
 	ctx, cancel := l.question()
 	defer cancel()
-	err := l.engine.Authorize(ctx, l.peer, what, eventlog.Channel{Namespace: l.peer.Namespace, Name: name})
+	err := l.engine.Authorize(ctx, l.who(), what, eventlog.Channel{Namespace: l.peer.Namespace, Name: name})
 	if err == nil || l.over.Load() {
 		return nil
 	}
 	return l.engine.refusal(err)
-}
-
-// watch brings the channels whose presence is watched to those asked for, and
-// returns what the worker is to be told.
-func (l *line) watch(ctx context.Context, asks []transport.Watch) (commands []command) {
-	old := l.watched
-	l.watched = make(map[string]*watch, len(asks))
-	for _, ask := range asks {
-		if w := old[ask.Channel]; w != nil {
-			l.watched[ask.Channel] = w
-			delete(old, ask.Channel)
-			continue
-		}
-		w, err := l.beginWatch(ctx, ask)
-		if err != nil {
-			commands = append(commands, command{frame: watchRefused(ask.Channel, l.engine.refusal(err))})
-			continue
-		}
-		l.watched[ask.Channel] = w
-	}
-	for _, w := range old {
-		l.engine.unwatch(w)
-	}
-	return append(commands, l.watching())
-}
-
-func (l *line) beginWatch(ctx context.Context, ask transport.Watch) (*watch, error) {
-	ch := eventlog.Channel{Namespace: l.peer.Namespace, Name: ask.Channel}
-	if err := ch.Check(); err != nil {
-		return nil, transport.Refuse(transport.CodeBadChannel, "%v", err)
-	}
-	if err := l.engine.Authorize(ctx, l.peer, Presence, ch); err != nil {
-		return nil, err
-	}
-	return l.engine.watching(l, ask, ch)
-}
-
-// watching is the command that tells the worker what to watch.
-func (l *line) watching() command {
-	list := make([]*watch, 0, len(l.watched))
-	for _, w := range l.watched {
-		list = append(list, w)
-	}
-	return command{watches: &list}
-}
-
-func watchRefused(name string, r *transport.Refusal) *transport.Frame {
-	return &transport.Frame{Kind: transport.FramePresence, Channel: name, Presence: &transport.Presence{Refused: r}}
 }

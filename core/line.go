@@ -11,12 +11,17 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/throughline/throughline/breaker"
 	"github.com/throughline/throughline/session"
 	"github.com/throughline/throughline/transport"
 )
 
-// maxWaiting bounds the frames of a client that wait to be worked on.
-const maxWaiting = 64
+const (
+	// maxWaiting bounds the frames of a client that wait to be worked on
+	// (PROTOCOL P6.14), and maxOrders all that waits there.
+	maxWaiting = 64
+	maxOrders  = 16 * maxWaiting
+)
 
 var beat = (&transport.Frame{Kind: transport.FrameBeat}).Shared()
 
@@ -30,24 +35,39 @@ type line struct {
 	version int
 	number  uint64
 	probe   bool
-	client  Client
-	token   string // for the client to use from now on, if it is another
-	conn    transport.Conn
-	began   time.Time
+	// continued: it is of a session that was there before.
+	continued bool
+	client    Client
+	source    Source
+	token     string // for the client to use from now on, if it is another
+	conn      transport.Conn
+	began     time.Time
+	// delivery is its part of the client's breaker. nil: it has none.
+	delivery *breaker.Line
 
 	worker // of flush
 
 	// intake works on what the client sends, in order.
 	intake worker
 
+	credentials credentials
+
 	// publishing: a batch of the client's is in work.
 	publishing atomic.Bool
+
+	// reauthorizing: the rights are asked for again, soon.
+	reauthorizing atomic.Bool
+
+	// Static after begin.
+	lead *subscription // the first, or nil: plain clients are known by it
 
 	// Owned by open, then by intake.
 	granted map[string]bool   // the channels OnConnect named
 	gifts   map[string]bool   // the channels the client has without having asked
 	names   map[string]bool   // the channels the client has; false: paused
 	watched map[string]*watch // the channels whose presence it watches
+	// refusedBy is the channel whose refusal refused the hello.
+	refusedBy string
 
 	// Owned by the worker.
 	subs      []*subscription
@@ -58,15 +78,30 @@ type line struct {
 	lastSent  time.Time
 	proved    bool // the heartbeat that proves the carrier was sent (PROTOCOL P6.5)
 	delivered int
+	page      int       // the most bytes to read for one Send, when it lags
+	volume    int       // bytes of events so far
+	taken     int       // from Engine.pages, for the Send at hand
+	waits     bool      // for room, in Engine.pages
+	onTrial   bool      // the client was evicted, and has not shown yet that it keeps up
+	evicted   bool      // it fell behind, and is told so
+	liveSince time.Time // when the first live event of this Send was appended; zero: there is none
 
 	timerFired atomic.Bool
 
+	// For people who look: how many channels it has, and how long after it began
+	// a write was done.
+	channels atomic.Int32
+	wrote    atomic.Int64
+
 	mu       sync.Mutex
 	attached bool              // guarded by mu: the worker may send
+	finished bool              // guarded by mu: the worker won't look again
 	inbox    []command         // guarded by mu
 	waiting  []func()          // guarded by mu: for intake
+	cut      bool              // guarded by mu: neither side closed it
 	goodbye  *transport.Reason // guarded by mu: to say as the last
 	ended    transport.Reason  // guarded by mu: why it is over
+	heir     string            // guarded by mu: the connection that superseded it
 }
 
 // A command is what others ask of a line's worker, in order.
@@ -91,8 +126,11 @@ func newLine(e *Engine, peer transport.Peer, hello transport.Hello, conn transpo
 		names:   make(map[string]bool, len(hello.Channels)),
 		gifts:   make(map[string]bool),
 		client:  clientOf(peer, id),
+		source:  Source{Namespace: peer.Namespace, Transport: peer.Transport},
 		token:   token,
+		page:    e.firstPage(),
 	}
+	l.credentials.peer = peer
 	l.ctx, l.cancel = context.WithCancel(e.ctx)
 	l.intake.start(l.takeOrders, func() {})
 	l.worker.start(l.flush, l.finish)
@@ -129,24 +167,49 @@ func (l *line) open(ctx context.Context, hello transport.Hello) error {
 	for _, ask := range asks {
 		c, err := l.subscribe(ctx, ask)
 		if refusesAll(err, l.version) {
+			l.refusedBy = ask.Channel
 			return err
 		}
+		if err != nil {
+			l.refused("subscribe", ask.Channel, err)
+		}
+		c.frame.Given = err == nil && l.gifts[ask.Channel]
 		opening = append(opening, c)
 	}
 	if len(hello.Presence) > 0 {
 		opening = append(opening, l.watch(ctx, hello.Presence)...)
+		l.awaitPresence(ctx)
 	}
 	if err := l.takeOver(welcome, fresh); err != nil {
 		return err
 	}
-	begun = true
-	l.engine.o.Observer.Opened(l.peer.Transport)
-	l.mu.Lock()
-	l.attached = true
-	l.inbox = append(opening, l.inbox...)
-	l.mu.Unlock()
+	l.watchExpiry()
+	if begun = l.begin(opening); !begun {
+		return &transport.Refusal{Reason: transport.Reason{Code: transport.CodeGoodbye, Message: "the client said goodbye"}}
+	}
+	l.engine.o.Observer.Opened(l.source)
+	l.tellBegan(asks)
 	l.ask()
 	return nil
+}
+
+// begin hands what the hello asked for to the worker. It reports false if the
+// line is over already: a goodbye came by another way meanwhile.
+func (l *line) begin(opening []command) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.finished {
+		return false
+	}
+	l.attached = true
+	l.onTrial = l.delivery != nil && l.delivery.OnTrial()
+	for _, c := range opening {
+		if c.join != nil && l.lead == nil {
+			l.lead = c.join
+		}
+	}
+	l.inbox = append(opening, l.inbox...)
+	return true
 }
 
 // check refuses a hello that asks for what no line can have.
@@ -197,7 +260,7 @@ func (l *line) grant(asks []transport.Subscription, names []string) []transport.
 	for _, name := range names {
 		if !l.granted[name] && !asked[name] {
 			if len(asks) >= l.engine.o.MaxChannels {
-				l.engine.o.Logger.Error("OnConnect named more channels than a client may have", "most", l.engine.o.MaxChannels)
+				l.engine.Tell(slog.LevelError, &l.client, "too many channels given", slog.Int("most", l.engine.o.MaxChannels))
 				break
 			}
 			asks = append(asks, transport.Subscription{Channel: name})
@@ -215,6 +278,9 @@ func (l *line) takeOver(w Welcome, fresh bool) error {
 	}
 	old, err := l.engine.sessions.take(l, w, fresh)
 	if old != nil {
+		old.mu.Lock()
+		old.heir = l.client.Connection
+		old.mu.Unlock()
 		old.sayGoodbye(superseded(l.number).Reason)
 	}
 	return err
@@ -236,7 +302,7 @@ func (l *line) held() []string {
 // plain use, and if it is this server that is not able.
 func refusesAll(err error, version int) bool {
 	var r *transport.Refusal
-	return errors.As(err, &r) && (version == 0 || r.Class == transport.Later)
+	return errors.As(err, &r) && (version == 0 || r.Code == transport.CodeUnavailable || r.Code == transport.CodeShutdown)
 }
 
 // subscribe makes the command that begins a channel, or the one that tells of
@@ -288,12 +354,25 @@ func (l *line) Done() <-chan struct{} { return l.done }
 // Detach implements [transport.Session].
 func (l *line) Detach(why error) {
 	reason := transport.Reason{Code: transport.CodeLeft}
-	if errors.Is(why, transport.ErrSpent) {
+	switch {
+	case errors.Is(why, transport.ErrSpent):
 		reason.Code = transport.CodeSpent
-	} else if why != nil {
+	case errors.Is(why, transport.ErrDead):
+		reason.Code, reason.Message = transport.CodeDead, why.Error()
+	case errors.Is(why, transport.ErrCut):
+		l.wasCut()
+		reason.Message = why.Error()
+	case why != nil:
 		reason.Message = why.Error()
 	}
 	l.stop(reason)
+}
+
+// wasCut notes that neither side closed the connection, if the engine didn't.
+func (l *line) wasCut() {
+	l.mu.Lock()
+	l.cut = l.cut || l.ended.Code == "" && l.goodbye == nil
+	l.mu.Unlock()
 }
 
 // stop ends the line without a goodbye. The first reason given stays, unless
@@ -328,15 +407,22 @@ func (l *line) push(c command) {
 
 // finish frees what the line holds, after the last Send.
 func (l *line) finish() {
+	l.stopExpiry()
 	if l.timer != nil {
 		l.timer.Stop()
 	}
 	l.intake.end()
 	<-l.intake.done
+	l.release()
+	l.engine.pages.leave(l)
 	l.mu.Lock()
-	rest, attached, why := l.inbox, l.attached, l.ended
-	l.inbox = nil
+	rest, attached, why, heir := l.inbox, l.attached, l.ended, l.heir
+	broken := l.hasBroken(why) && heir == ""
+	l.inbox, l.finished = nil, true
 	l.mu.Unlock()
+	if l.delivery != nil && l.delivery.Leave(broken) {
+		l.engine.Tell(slog.LevelInfo, &l.client, "transport closed to session")
+	}
 	l.drop(rest)
 	for _, s := range l.subs {
 		l.engine.leave(s)
@@ -348,38 +434,29 @@ func (l *line) finish() {
 		l.engine.sessions.leave(l, why.Code == transport.CodeSpent)
 	}
 	if attached {
-		l.engine.o.Observer.Ended(l.peer.Transport, why)
-		l.log(why)
+		l.engine.o.Observer.Ended(l.source, why)
+		l.tellEnded(why, heir)
 	}
 	l.engine.unregister(l)
-}
-
-func (l *line) log(why transport.Reason) {
-	l.engine.o.Logger.LogAttrs(context.Background(), slog.LevelDebug, "connection ended",
-		slog.String("transport", l.peer.Transport),
-		slog.String("subject", l.peer.Subject),
-		slog.String("session", l.client.Session),
-		slog.String("addr", l.peer.Addr),
-		slog.String("reason", why.Code),
-		slog.String("detail", why.Message),
-		slog.Duration("lasted", time.Since(l.began)),
-		slog.Int("delivered", l.delivered),
-	)
 }
 
 // flush sends until there is nothing left to send.
 func (l *line) flush() {
 	for !l.over.Load() {
 		items, last := l.gather()
+		l.stopWaiting()
 		if len(items) == 0 {
+			l.release()
 			return
 		}
 		timeout := l.engine.o.WriteTimeout
 		if last != nil {
 			timeout = l.engine.o.GoodbyeTimeout
 		}
-		deadline := time.Now().Add(timeout)
+		began := time.Now()
+		deadline := began.Add(timeout)
 		more, err := l.conn.Send(items, deadline)
+		l.release()
 		if err != nil {
 			l.failed(err, deadline, last)
 			return
@@ -389,9 +466,10 @@ func (l *line) flush() {
 		case last != nil:
 			l.stop(*last)
 		case !more:
+			l.judge(time.Now()) // between polls nothing counts
 			l.stop(transport.Reason{Code: transport.CodeSpent})
 		default:
-			l.sent()
+			l.sent(began)
 		}
 	}
 }
@@ -407,8 +485,21 @@ func (l *line) count(items []transport.Item) {
 	clear(items)
 	if events > 0 {
 		l.delivered += events
-		l.engine.o.Observer.Delivered(l.peer.Transport, events)
+		l.engine.o.Observer.Delivered(l.source, events)
+		l.sample()
 	}
+}
+
+// sample looks more closely at some of the Sends: that costs more than to count.
+func (l *line) sample() {
+	if rand.N[uint32](SampleEvery) != 0 {
+		return
+	}
+	waited := time.Duration(-1)
+	if !l.liveSince.IsZero() {
+		waited = max(0, time.Since(l.liveSince)) // another node's clock may be ahead
+	}
+	l.engine.o.Observer.Sent(l.source, l.lag(), waited)
 }
 
 // failed ends the line after a Send that failed. It was too slow if that took
@@ -422,23 +513,21 @@ func (l *line) failed(err error, deadline time.Time, last *transport.Reason) {
 		l.stop(transport.Reason{Code: transport.CodeLeft})
 		return
 	case !time.Now().Before(deadline):
-		why = l.engine.slow("a write took longer than its deadline")
-		l.engine.o.Observer.Evicted(l.peer.Transport)
+		why = l.tooSlow("a write took longer than its deadline")
+	case errors.Is(err, transport.ErrCut):
+		l.wasCut()
 	}
 	l.stop(why)
 	l.conn.Close(why)
 }
 
-// slow is the reason of an eviction.
-func (e *Engine) slow(message string) transport.Reason {
-	return transport.RefuseFor(e.o.EvictionDelay, transport.CodeSlowConsumer, "%s", message).Reason
-}
-
-// sent looks after the line when a Send went well: its heartbeats, and whether
-// it keeps up.
-func (l *line) sent() {
+// sent looks after the line when a Send that began then went well: its
+// heartbeats, and whether it keeps up.
+func (l *line) sent(began time.Time) {
 	now := time.Now()
 	l.lastSent = now
+	l.wrote.Store(int64(max(1, now.Sub(l.began))))
+	l.fitPage(now.Sub(began))
 	if l.timer == nil {
 		wait := l.engine.o.Heartbeat
 		if l.version > 0 {
@@ -446,13 +535,9 @@ func (l *line) sent() {
 		}
 		l.timer = time.AfterFunc(wait, l.tick)
 	}
-	o := &l.engine.o
-	for _, s := range l.subs {
-		if p := &s.topic.policy; s.lag.tooLong(s.behind(), uint64(p.MaxLag), now, p.LagWindow) {
-			o.Observer.Evicted(l.peer.Transport)
-			l.sayGoodbye(l.engine.slow("it fell behind and did not catch up"))
-			return
-		}
+	if !l.judge(now) && !l.evicted {
+		l.evicted = true
+		l.sayGoodbye(l.tooSlow("it fell behind and did not catch up"))
 	}
 }
 
@@ -471,7 +556,7 @@ func (l *line) heartbeat(items []transport.Item) []transport.Item {
 	first := l.version > 0 && !l.proved
 	switch {
 	case l.probe && !first:
-		l.sayGoodbye(transport.Reason{Code: transport.CodeProbeOver})
+		l.sayGoodbye(transport.Reason{Code: transport.CodeProbeOver, Class: transport.Now})
 		return items
 	case l.probe:
 		l.timer.Reset(o.ProbeLifetime)

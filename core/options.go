@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/throughline/throughline/breaker"
 	"github.com/throughline/throughline/eventlog"
 	"github.com/throughline/throughline/session"
 	"github.com/throughline/throughline/transport"
@@ -27,21 +28,39 @@ const (
 	Presence Action = "presence"
 )
 
-// Options of an engine. Log, Store and Keys are required. All durations may be shortened
+// An Effort is what somebody may do only so often.
+type Effort string
+
+// The efforts.
+const (
+	EffortHello   Effort = "hello"   // to begin a line
+	EffortResume  Effort = "resume"  // to begin one that goes on from somewhere
+	EffortPublish Effort = "publish" // a message
+	EffortCall    Effort = "call"
+)
+
+// Options of an engine. Log and Store are required. All durations may be shortened
 // for tests; a value below zero is an error of the program and is not checked.
 type Options struct {
 	// Log holds the events.
 	Log eventlog.Log
 	// Store holds what nodes share about clients.
 	Store session.Store
-	// Keys sign and verify tokens. While it fails, hellos are answered without
-	// a token. It may block within ctx.
-	Keys func(ctx context.Context) (*session.Keys, error)
+	// Keys sign and verify tokens. Default: one key of the Store's secret; while
+	// the Store does not tell it, hellos are answered without a token.
+	Keys *session.Keys
+	// TokenLifetime is how long a token by the Store's secret is good for, from
+	// a second up. Default 24 h.
+	TokenLifetime time.Duration
 	// Authorize says whether a client may do something; nil allows all. An
 	// error refuses: a *transport.Refusal as it is, any other one as
 	// forbidden, a panic as unavailable. It may block within ctx and is called
 	// without a lock held.
 	Authorize func(ctx context.Context, who transport.Peer, what Action, ch eventlog.Channel) error
+	// Admit says whether somebody may do n more of what costs something; nil: as
+	// often as they like. The error is a *transport.Refusal of class Later. It
+	// must not block.
+	Admit func(who transport.Peer, effort Effort, n int) error
 	// From says from when on a client may read a channel; nil, or the zero time:
 	// all of it. What it asked for from before is told as a gap. Errors and
 	// panics are as Authorize's.
@@ -67,6 +86,12 @@ type Options struct {
 	// AttachTimeout is how long it may take to begin a line or a channel:
 	// what Authorize and the log take. Default 10 s.
 	AttachTimeout time.Duration
+	// RefreshLead is how long before a client's credentials end it is asked for
+	// fresh ones, or half of what is left if that is less. Default 1 min.
+	RefreshLead time.Duration
+	// DrainTime is over how long the clients of an engine that closes are told to
+	// come back. Default 5 s.
+	DrainTime time.Duration
 	// ReadTimeout bounds one question to the log. Default 5 s.
 	ReadTimeout time.Duration
 	// RetryDelay is how long to wait after the log was unavailable. Default
@@ -80,10 +105,35 @@ type Options struct {
 	// MaxLag is by how many events a line that has caught up may lag behind
 	// for LagWindow without coming closer. Then it is evicted. Default 1000.
 	MaxLag int
+	// MaxLagBytes is the same in bytes, about. Default 8 MiB.
+	MaxLagBytes int64
+	// MaxLagAge is the same by the age of the newest event that was sent.
+	// Default: any.
+	MaxLagAge time.Duration
 	// LagWindow: see MaxLag. Default 10 s.
 	LagWindow time.Duration
-	// EvictionDelay is when an evicted client may come back. Default 5 s.
-	EvictionDelay time.Duration
+	// Slow is what happens to clients that are too slow. Default: Evict.
+	Slow Slow
+	// EvictionDelay is when an evicted client may come back. It doubles each
+	// time, up to MaxEvictionDelay, until the client kept up for EvictionMemory.
+	// Defaults 5 s, 5 min, 10 min.
+	EvictionDelay    time.Duration
+	MaxEvictionDelay time.Duration
+	EvictionMemory   time.Duration
+	// MaxEvicted is how many clients are remembered that were evicted. Default
+	// 10,000.
+	MaxEvicted int
+	// BrokenLines is how many connections of a session over one transport have
+	// to break in a row, each within BrokenWithin after it began, before that
+	// transport is refused to it. Defaults 3, 1 min.
+	BrokenLines  int
+	BrokenWithin time.Duration
+	// LaggardBytes is the room for what is on its way to lines that lag, all
+	// together. Default 64 MiB.
+	LaggardBytes int
+	// Transports are all that clients may use, by name, for those to whom one of
+	// them is refused.
+	Transports []string
 	// PublishTimeout is how long a batch may take: Authorize, the hook and the
 	// log. Default 10 s.
 	PublishTimeout time.Duration
@@ -92,6 +142,9 @@ type Options struct {
 	CallTimeout time.Duration
 	// MaxCalls is how many calls of one client are in work at a time. Default 16.
 	MaxCalls int
+	// MaxMessage is the most bytes of data in a message that a client publishes,
+	// and in a call. 0: the log has the only bound.
+	MaxMessage int
 	// DisconnectTimeout is how long OnDisconnect may take. Default 10 s.
 	DisconnectTimeout time.Duration
 	// StoreTimeout bounds one question to the Store. Default 5 s.
@@ -112,18 +165,21 @@ type Options struct {
 	FrameLimit int64
 	// Observer is told what happens. Default: nobody.
 	Observer Observer
-	// Logger gets a line for each ended connection, and faults. Default:
-	// slog.Default().
+	// Logger gets what happens, as docs/logs.md says. It should bound what it is
+	// given, as package server's does. Default: slog.Default().
 	Logger *slog.Logger
 }
 
 func (o Options) withDefaults() Options {
+	def(&o.TokenLifetime, 24*time.Hour)
 	def(&o.Heartbeat, 25*time.Second)
 	def(&o.FirstBeat, 200*time.Millisecond)
 	def(&o.ProbeLifetime, 10*time.Second)
 	def(&o.WriteTimeout, 10*time.Second)
 	def(&o.GoodbyeTimeout, time.Second)
 	def(&o.AttachTimeout, 10*time.Second)
+	def(&o.RefreshLead, time.Minute)
+	def(&o.DrainTime, 5*time.Second)
 	def(&o.ReadTimeout, 5*time.Second)
 	def(&o.RetryDelay, time.Second)
 	def(&o.PageBytes, 64<<10)
@@ -131,6 +187,9 @@ func (o Options) withDefaults() Options {
 	def(&o.MaxLag, 1000)
 	def(&o.LagWindow, 10*time.Second)
 	def(&o.EvictionDelay, 5*time.Second)
+	def(&o.MaxEvictionDelay, 5*time.Minute)
+	def(&o.LaggardBytes, 64<<20)
+	def(&o.MaxLagBytes, 8<<20)
 	def(&o.PublishTimeout, 10*time.Second)
 	def(&o.CallTimeout, 30*time.Second)
 	def(&o.MaxCalls, 16)
@@ -149,6 +208,9 @@ func (o Options) withDefaults() Options {
 	if o.Authorize == nil {
 		o.Authorize = func(context.Context, transport.Peer, Action, eventlog.Channel) error { return nil }
 	}
+	if o.Admit == nil {
+		o.Admit = func(transport.Peer, Effort, int) error { return nil }
+	}
 	if o.From == nil {
 		o.From = func(context.Context, transport.Peer, eventlog.Channel) (time.Time, error) { return time.Time{}, nil }
 	}
@@ -159,8 +221,14 @@ func (o Options) withDefaults() Options {
 			p = policy(ch)
 		}
 		def(&p.MaxLag, o.MaxLag)
+		def(&p.MaxLagBytes, o.MaxLagBytes)
+		def(&p.MaxLagAge, o.MaxLagAge)
 		def(&p.LagWindow, o.LagWindow)
+		def(&p.Slow, o.Slow)
 		def(&p.MaxPresent, o.MaxPresent)
+		p.limits = breaker.Limits{
+			Events: uint64(max(0, p.MaxLag)), Bytes: max(0, p.MaxLagBytes), Age: max(0, p.MaxLagAge), Window: p.LagWindow, //nolint:gosec // not below zero
+		}
 		return p
 	}
 	return o
@@ -168,10 +236,29 @@ func (o Options) withDefaults() Options {
 
 // A Policy is what holds for a channel. Each field is the option of that name.
 type Policy struct {
-	MaxLag     int
-	LagWindow  time.Duration
-	MaxPresent int
+	MaxLag      int
+	MaxLagBytes int64
+	MaxLagAge   time.Duration
+	LagWindow   time.Duration
+	Slow        Slow
+	MaxPresent  int
+
+	limits breaker.Limits // the same, for the breaker
 }
+
+// Slow is what happens to a client that is too slow.
+type Slow string
+
+const (
+	// Evict ends its connection; it may come back after a while, and misses
+	// nothing that is still kept.
+	Evict Slow = "evict"
+	// SkipToLatest has it go on with the channel's last event as soon as it is
+	// farther behind than the policy says, and tells it so by a gap with the
+	// reason skipped. It is right where only what is newest counts: quotes,
+	// cursors. A client whose network takes nothing is evicted all the same.
+	SkipToLatest Slow = "skip"
+)
 
 func def[T comparable](field *T, value T) {
 	var zero T
@@ -179,37 +266,3 @@ func def[T comparable](field *T, value T) {
 		*field = value
 	}
 }
-
-// An Observer is told what happens, for metrics. Its methods are called from
-// many goroutines, on the path of delivery, and must not block.
-type Observer interface {
-	// Opened and Ended frame the life of a line.
-	Opened(carrier string)
-	Ended(carrier string, why transport.Reason)
-	// Delivered: a Send with events returned without an error.
-	Delivered(carrier string, events int)
-	// Resumed: a position was presented, and it was found or lost.
-	Resumed(found bool)
-	// Gap: a client was told of a loss.
-	Gap(why eventlog.Reason)
-	// Evicted: a line was ended because its client was slow.
-	Evicted(carrier string)
-	// Published: a client's publish was tried, with the log's error.
-	Published(err error, duplicate bool)
-	// Called: a call was answered, with the code of its refusal or "".
-	Called(code string)
-	// Sessions: so many more are known here.
-	Sessions(more int)
-}
-
-type nobody struct{}
-
-func (nobody) Opened(string)                  {}
-func (nobody) Ended(string, transport.Reason) {}
-func (nobody) Delivered(string, int)          {}
-func (nobody) Resumed(bool)                   {}
-func (nobody) Gap(eventlog.Reason)            {}
-func (nobody) Evicted(string)                 {}
-func (nobody) Published(error, bool)          {}
-func (nobody) Called(string)                  {}
-func (nobody) Sessions(int)                   {}

@@ -25,11 +25,13 @@ type roster struct {
 	most    int
 
 	state atomic.Pointer[rosterState] // nil until the Store has answered
+	known chan struct{}               // closes when it has
 
 	worker // of refresh
 
 	mu      sync.Mutex
 	watches map[*watch]struct{} // guarded by mu
+	left    time.Time           // guarded by mu: when the last of them ended
 	timer   *time.Timer         // guarded by mu
 }
 
@@ -56,7 +58,7 @@ type watch struct {
 }
 
 func newRoster(e *Engine, ch eventlog.Channel) *roster {
-	r := &roster{engine: e, channel: ch, most: e.o.Policy(ch).MaxPresent, watches: make(map[*watch]struct{})}
+	r := &roster{engine: e, channel: ch, most: e.o.Policy(ch).MaxPresent, watches: make(map[*watch]struct{}), known: make(chan struct{})}
 	r.start(r.refresh, e.live.Done)
 	return r
 }
@@ -92,9 +94,21 @@ func (e *Engine) unwatch(w *watch) {
 	defer e.mu.Unlock()
 	r := w.roster
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	delete(r.watches, w)
-	if len(r.watches) > 0 || e.rosters[r.channel] != r {
+	r.left = time.Now()
+	r.mu.Unlock()
+	if e.closed {
+		e.retire(r, 0)
+	}
+}
+
+// retire ends a roster that nobody has watched for so long. It is kept for
+// an interval, as whoever polls is back soon and has to find what was learnt
+// meanwhile. It is called with mu held.
+func (e *Engine) retire(r *roster, after time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.watches) > 0 || time.Since(r.left) < after || e.rosters[r.channel] != r {
 		return
 	}
 	delete(e.rosters, r.channel)
@@ -116,13 +130,19 @@ func (e *Engine) nudge(ch eventlog.Channel) {
 // refresh asks the Store, and tells the lines if something changed.
 func (r *roster) refresh() {
 	e := r.engine
+	e.mu.Lock()
+	e.retire(r, e.o.PresenceInterval)
+	e.mu.Unlock()
+	if r.over.Load() {
+		return
+	}
 	ctx, cancel := context.WithTimeout(e.ctx, e.o.StoreTimeout)
 	members, total, err := e.o.Store.Present(ctx, r.channel, r.most)
 	cancel()
 	if err == nil {
 		r.see(members, total)
-	} else if e.ctx.Err() == nil {
-		e.o.Logger.Warn("asking who is present failed", "channel", r.channel.String(), "error", err)
+	} else {
+		e.storeFailed("present", err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -153,6 +173,9 @@ func (r *roster) see(members []session.Member, total int) {
 		next.difference = r.frame(&transport.Presence{Version: next.version, Total: total, Joined: joined, Left: left})
 	}
 	r.state.Store(next)
+	if old == nil {
+		close(r.known)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for w := range r.watches {

@@ -1,10 +1,13 @@
 package core
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"math/rand/v2"
 	"time"
 
+	"github.com/throughline/throughline/breaker"
 	"github.com/throughline/throughline/eventlog"
 	"github.com/throughline/throughline/transport"
 )
@@ -16,8 +19,13 @@ func (e *Engine) Publish(ctx context.Context, peer transport.Peer, p *Publicatio
 	if r := p.check(); r != nil {
 		return at, false, false, r
 	}
+	if !e.enter() {
+		return at, false, false, e.shutdown()
+	}
+	defer e.live.Done()
 	ctx, cancel := context.WithTimeout(ctx, e.o.PublishTimeout)
 	defer cancel()
+	defer context.AfterFunc(e.ctx, cancel)()
 	return e.publish(ctx, peer, p, producer)
 }
 
@@ -36,6 +44,14 @@ func (p *Publication) check() *transport.Refusal {
 
 // publish is Publish of what was checked.
 func (e *Engine) publish(ctx context.Context, peer transport.Peer, p *Publication, producer eventlog.Producer) (at eventlog.Position, duplicate, tried bool, err error) {
+	for i := range p.Messages {
+		if err := e.fits(p.Messages[i].Data); err != nil {
+			return at, false, false, err
+		}
+	}
+	if err := e.o.Admit(peer, EffortPublish, len(p.Messages)); err != nil {
+		return at, false, false, err
+	}
 	if err := e.Authorize(ctx, peer, Publish, p.Channel); err != nil {
 		return at, false, false, err
 	}
@@ -45,9 +61,26 @@ func (e *Engine) publish(ctx context.Context, peer transport.Peer, p *Publicatio
 	if ctx.Err() != nil { // a hook that was deaf to it: nothing was done, and that is known
 		return at, false, false, e.refusal(ctx.Err())
 	}
-	at, duplicate, err = e.o.Log.Append(ctx, p.Channel, eventlog.Batch{Messages: p.Messages, Producer: producer})
-	e.o.Observer.Published(err, duplicate)
-	return at, duplicate, true, err
+	at, duplicate, err = e.Append(ctx, p.Channel, eventlog.Batch{Messages: p.Messages, Producer: producer})
+	_, notAsked := errors.AsType[*breaker.NotAsked](err)
+	return at, duplicate, !notAsked, err
+}
+
+// fits refuses data that is too large for a client's.
+func (e *Engine) fits(data []byte) error {
+	if most := e.o.MaxMessage; most > 0 && len(data) > most {
+		return transport.Refuse(transport.CodeTooLarge, "the data is longer than %d bytes (Options.MaxMessage)", most)
+	}
+	return nil
+}
+
+// Append has the log append, whoever wants that.
+func (e *Engine) Append(ctx context.Context, ch eventlog.Channel, b eventlog.Batch) (at eventlog.Position, duplicate bool, err error) {
+	began := time.Now()
+	at, duplicate, err = e.o.Log.Append(ctx, ch, b)
+	e.askedLog("append", ch, began, err)
+	e.o.Observer.Published(ch.Namespace, err, duplicate)
+	return at, duplicate, err
 }
 
 // publishing asks OnPublish. If it panics the messages are refused for good:
@@ -56,11 +89,11 @@ func (e *Engine) publishing(ctx context.Context, p *Publication) error {
 	if e.o.OnPublish == nil {
 		return nil
 	}
-	err := e.guard("OnPublish", func() error { return e.o.OnPublish(ctx, p) })
+	err := e.guard("OnPublish", p.Client, func() error { return e.o.OnPublish(ctx, p) })
 	if errors.Is(err, errPanicked) {
 		return transport.Refuse(transport.CodeFailed, "the publish hook of this server failed")
 	}
-	return e.answerOf(ctx, err, "not allowed to publish: %.100s", p.Channel.Name)
+	return e.answerOf(ctx, err, "not allowed to publish to %.100s: Options.OnPublish of this server refuses it", p.Channel.Name)
 }
 
 // publishBatch works on a producer's batch, in order, up to the first frame that
@@ -82,6 +115,7 @@ func (e *Engine) publishBatch(ctx context.Context, peer transport.Peer, who Clie
 			Producer: batch.Producer, Number: f.Seq, Repeat: f.Repeat,
 		}
 		if r := p.check(); r != nil { // on a repeat, too
+			e.Refused(&who, "publish", f.Channel, r)
 			answer.Published = append(answer.Published, transport.Published{Seq: f.Seq, Refused: r})
 			continue
 		}
@@ -90,6 +124,7 @@ func (e *Engine) publishBatch(ctx context.Context, peer transport.Peer, who Clie
 		entry := transport.Published{Seq: f.Seq, At: at, Duplicate: duplicate}
 		if err != nil {
 			entry = e.unpublished(f, tried, err)
+			e.Refused(&who, "publish", f.Channel, cmp.Or(entry.Refused, entry.Retry))
 		}
 		answer.Published = append(answer.Published, entry)
 		if entry.Retry != nil {
@@ -103,11 +138,12 @@ func (e *Engine) publishBatch(ctx context.Context, peer transport.Peer, who Clie
 // nobody knows what became of the earlier copy.
 func (e *Engine) unpublished(f *transport.PublishFrame, tried bool, err error) transport.Published {
 	r, final := e.PublishRefusal(err)
+	cause := r.Cause
 	switch {
 	case !final:
 		return transport.Published{Seq: f.Seq, Retry: r, Tried: tried}
 	case f.Repeat:
-		r = transport.Refuse(transport.CodeUnknown, "this repeat was refused (%s), and nobody remembers what became of the first", r.Code)
+		r = transport.Refuse(transport.CodeUnknown, "this repeat was refused (%s), and nobody remembers what became of the first", r.Code).Because(cause)
 	}
 	return transport.Published{Seq: f.Seq, Refused: r}
 }
@@ -116,6 +152,7 @@ func (e *Engine) unpublished(f *transport.PublishFrame, tried bool, err error) t
 // false if the same may be tried again later.
 func (e *Engine) PublishRefusal(err error) (r *transport.Refusal, final bool) {
 	var invalid *eventlog.Invalid
+	var notAsked *breaker.NotAsked
 	switch {
 	case errors.As(err, &r):
 		return r, r.Class == transport.Never
@@ -127,6 +164,9 @@ func (e *Engine) PublishRefusal(err error) (r *transport.Refusal, final bool) {
 		return transport.Refuse(transport.CodeStale, "this producer has appended a higher number in this channel"), true
 	case errors.Is(err, eventlog.ErrBusy):
 		return transport.RefuseFor(time.Minute, transport.CodeBusy, "too many producers are remembered"), true
+	case errors.As(err, &notAsked):
+		after := notAsked.After + rand.N(e.o.RetryDelay)
+		return transport.RefuseFor(after, transport.CodeUnavailable, "the event log fails, and was not asked").Because(err), false
 	}
-	return transport.RefuseFor(e.soon(), transport.CodeUnavailable, "the event log does not answer; the message may have been appended"), false
+	return transport.RefuseFor(e.soon(), transport.CodeUnavailable, "the event log does not answer; the message may have been appended").Because(err), false
 }

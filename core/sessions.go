@@ -1,13 +1,12 @@
 package core
 
 import (
-	"context"
+	"bytes"
 	"slices"
 	"strconv"
 	"sync"
 	"time"
 
-	"github.com/throughline/throughline/eventlog"
 	"github.com/throughline/throughline/session"
 	"github.com/throughline/throughline/transport"
 )
@@ -16,6 +15,9 @@ const (
 	// presentAfter is how long a line has to live for its session to be present
 	// (PROTOCOL P10.5).
 	presentAfter = 2 * time.Second
+	// settledAfter is how long after the grace a lease is released: a client that
+	// came back at its very end, at another node, has claimed it by then.
+	settledAfter = presentAfter + 500*time.Millisecond
 	// keptIdle is how long a session is known that has no line and no lease, and
 	// how long OnConnect's answer is kept for a line of polls.
 	keptIdle = 30 * time.Second
@@ -46,6 +48,7 @@ type live struct {
 	claimed  bool
 	held     uint64   // the line that claimed
 	lease    []string // the channels claimed
+	info     []byte   // what was claimed beside them
 }
 
 // sessions are those of this engine, and the keeper of their leases in the
@@ -117,7 +120,7 @@ func (s *sessions) take(l *line, w Welcome, fresh bool) (old *line, err error) {
 		v = &live{id: l.client.Session, number: l.number, since: now}
 		s.byID[v.id] = v
 		s.idle++ // it has no line yet
-		s.engine.o.Observer.Sessions(1)
+		s.engine.o.Observer.Sessions(l.client.Namespace, 1)
 	case l.number < v.number:
 		return nil, superseded(v.number)
 	case l.number > v.number:
@@ -134,7 +137,7 @@ func (s *sessions) take(l *line, w Welcome, fresh bool) (old *line, err error) {
 	if s.timer == nil {
 		s.timer = time.AfterFunc(s.engine.o.PresenceInterval, s.tick)
 	}
-	if !v.claimed || v.held != v.number || !slices.Equal(v.lease, v.channels) {
+	if !v.claimed || v.held != v.number || !slices.Equal(v.lease, v.channels) || !bytes.Equal(v.info, v.welcome.Info) {
 		time.AfterFunc(max(time.Millisecond, presentAfter-now.Sub(v.since)), func() { s.tend(v) })
 	}
 	return old, nil
@@ -165,7 +168,7 @@ func (s *sessions) forget(v *live) {
 	if v.line == nil {
 		s.idle--
 	}
-	s.engine.o.Observer.Sessions(-1)
+	s.engine.o.Observer.Sessions(v.client.Namespace, -1)
 }
 
 // changed notes the channels of a line.
@@ -214,6 +217,25 @@ func (s *sessions) goodbye(held session.Held, who Client) {
 	s.ask()
 }
 
+// disconnect notes that clients were disconnected: OnConnect is asked anew if
+// they come back, also by polls. Being told not to come back is as good as
+// a goodbye of their own.
+func (s *sessions) disconnect(o *Order) {
+	s.mu.Lock()
+	for _, v := range s.byID {
+		if !o.Target.means(&v.client) {
+			continue
+		}
+		v.welcomeAt = time.Time{}
+		if o.Why.Class == transport.Never {
+			v.gone = true
+			s.byes = append(s.byes, farewell{session.Held{Namespace: v.client.Namespace, ID: v.id, Line: v.number}, v.client})
+		}
+	}
+	s.mu.Unlock()
+	s.ask()
+}
+
 // tend has the keeper look at a session soon.
 func (s *sessions) tend(v *live) {
 	s.mu.Lock()
@@ -242,204 +264,4 @@ func (s *sessions) close() {
 	}
 	s.mu.Unlock()
 	s.end()
-}
-
-// A claim is a lease that the Store is to be told of.
-type claim struct {
-	v     *live
-	held  session.Held
-	lease session.Lease
-}
-
-// work is what the keeper has to ask of the Store.
-type work struct {
-	byes     []farewell
-	claims   []claim
-	touches  []session.Held
-	releases []farewell
-}
-
-// keep renews the leases of sessions that are present, claims those of new ones,
-// and releases those whose grace is over.
-func (s *sessions) keep() {
-	w := s.plan(time.Now())
-	channels := make(map[eventlog.Channel]bool)
-	for _, f := range w.byes {
-		s.release(f, 0)
-	}
-	for _, c := range w.claims {
-		s.claim(c, channels)
-	}
-	for _, held := range s.touch(w.touches) {
-		s.lost(held)
-	}
-	o := &s.engine.o
-	for _, f := range w.releases {
-		s.release(f, o.PresenceGrace-o.PresenceInterval)
-	}
-	for ch := range channels {
-		s.engine.nudge(ch)
-	}
-}
-
-// plan decides what to do, about the sessions that are due, or about all when
-// the interval is over.
-func (s *sessions) plan(now time.Time) (w work) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	w.byes, s.byes = s.byes, nil
-	due := s.due
-	s.due = nil
-	for _, v := range due {
-		v.queued = false
-		if s.byID[v.id] == v && s.wantsClaim(v, now) {
-			w.claims = append(w.claims, s.claimOf(v))
-		}
-	}
-	if !s.all {
-		return w
-	}
-	s.all = false
-	for _, v := range s.byID {
-		s.planOne(v, now, &w)
-	}
-	if len(s.byID) > 0 {
-		s.timer.Reset(s.engine.o.PresenceInterval)
-	} else {
-		s.timer = nil
-	}
-	return w
-}
-
-// planOne is called with mu held.
-func (s *sessions) planOne(v *live, now time.Time, w *work) {
-	o := &s.engine.o
-	away := now.Sub(v.seen)
-	switch {
-	case v.line == nil && (v.gone || !v.claimed && away >= keptIdle || away >= o.PresenceGrace+keptIdle):
-		s.forget(v)
-	case v.line == nil && v.claimed && away >= o.PresenceGrace:
-		w.releases = append(w.releases, farewell{s.heldBy(v), v.client})
-	case s.wantsClaim(v, now):
-		w.claims = append(w.claims, s.claimOf(v))
-	case v.claimed && (v.line != nil || away < o.PresenceInterval):
-		w.touches = append(w.touches, s.heldBy(v))
-	}
-}
-
-// wantsClaim reports whether a session is present by another line, or in other
-// channels, than the Store was told. Between two polls it is present.
-func (s *sessions) wantsClaim(v *live, now time.Time) bool {
-	here := v.line != nil || v.again && now.Sub(v.seen) < s.engine.o.PresenceInterval
-	return here && !v.gone && now.Sub(v.since) >= presentAfter &&
-		(!v.claimed || v.held != v.number || !slices.Equal(v.lease, v.channels))
-}
-
-func (s *sessions) heldBy(v *live) session.Held {
-	return session.Held{Namespace: v.client.Namespace, ID: v.id, Line: v.held}
-}
-
-func (s *sessions) claimOf(v *live) claim {
-	return claim{v: v, held: session.Held{Namespace: v.client.Namespace, ID: v.id, Line: v.number}, lease: session.Lease{
-		Subject: v.client.Subject, Info: v.welcome.Info, Channels: v.channels, For: s.engine.o.PresenceGrace + s.engine.o.PresenceInterval,
-	}}
-}
-
-// claim tells the Store of a lease, and notes the channels in which something
-// changed by it.
-func (s *sessions) claim(c claim, changed map[eventlog.Channel]bool) {
-	ctx, cancel := s.question()
-	defer cancel()
-	if err := s.engine.o.Store.Claim(ctx, c.held, c.lease); err != nil {
-		s.complain("claiming a session's lease failed", err)
-		return // the next interval tries again
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, name := range c.lease.Channels {
-		changed[eventlog.Channel{Namespace: c.held.Namespace, Name: name}] = true
-	}
-	for _, name := range c.v.lease {
-		changed[eventlog.Channel{Namespace: c.held.Namespace, Name: name}] = true
-	}
-	c.v.claimed, c.v.held, c.v.lease = true, c.held.Line, c.lease.Channels
-}
-
-// touch renews leases, and returns those that the Store doesn't know.
-func (s *sessions) touch(held []session.Held) []session.Held {
-	if len(held) == 0 {
-		return nil
-	}
-	ctx, cancel := s.question()
-	defer cancel()
-	missing, err := s.engine.o.Store.Touch(ctx, held)
-	if err != nil {
-		s.complain("renewing leases failed", err)
-		return nil
-	}
-	return missing
-}
-
-// lost notes that a lease is gone. A session that has a line claims it again.
-func (s *sessions) lost(held session.Held) {
-	s.mu.Lock()
-	v := s.byID[held.ID]
-	if v != nil {
-		v.claimed = false
-	}
-	again := v != nil && v.line != nil
-	s.mu.Unlock()
-	if again {
-		s.tend(v)
-	}
-}
-
-// release gives a lease back: because of a goodbye, or, if idle is not 0, as the
-// grace is over. Whoever ends it tells the hook.
-func (s *sessions) release(f farewell, idle time.Duration) {
-	if idle > 0 && s.lineOf(f.held.ID) != nil {
-		return // it is back
-	}
-	ctx, cancel := s.question()
-	defer cancel()
-	ended, err := s.engine.o.Store.Release(ctx, f.held, idle)
-	if err != nil {
-		s.complain("releasing a lease failed", err)
-		return // a goodbye is lost, and the lease runs out; else the next interval tries again
-	}
-	for _, name := range s.released(f.held, ended) {
-		s.engine.nudge(eventlog.Channel{Namespace: f.held.Namespace, Name: name})
-	}
-	if ended {
-		s.engine.disconnected(f.client)
-	}
-}
-
-// released notes that a lease was given back, by us or, if it had not ended, by
-// whoever holds it now. It returns the channels it was for.
-func (s *sessions) released(held session.Held, ended bool) []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	v := s.byID[held.ID]
-	if v == nil {
-		return nil
-	}
-	channels := v.lease
-	if ended {
-		v.claimed, v.lease = false, nil
-	}
-	if v.line == nil {
-		s.forget(v)
-	}
-	return channels
-}
-
-func (s *sessions) question() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(s.engine.ctx, s.engine.o.StoreTimeout)
-}
-
-func (s *sessions) complain(message string, err error) {
-	if s.engine.ctx.Err() == nil {
-		s.engine.o.Logger.Warn(message, "error", err)
-	}
 }

@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/throughline/throughline/breaker"
 	"github.com/throughline/throughline/eventlog"
 )
 
@@ -13,6 +14,7 @@ type subscription struct {
 	line  *line
 	topic *topic
 	name  string
+	from  uint64 // the offset of where it began
 	// caughtUpAt is the head's offset when it began: beyond that it is live.
 	caughtUpAt uint64
 
@@ -21,39 +23,32 @@ type subscription struct {
 
 	// dirty: there may be something to read.
 	dirty atomic.Bool
+	// sentTo and takenTo are the offsets up to which all was sent, and is on its
+	// way at least.
+	sentTo, takenTo atomic.Uint64
 
 	// Owned by the line's worker.
 	cursor  eventlog.Position
-	lag     lag
+	pace    breaker.Pace
+	more    bool      // there was more than what was read last
+	behind  int64     // about how many bytes
+	newest  time.Time // when the last event that was read was appended
 	retryAt time.Time // the log could not be asked: not before this
 }
 
-// behind is how many events the cursor is behind what is known of the head,
-// or 0 while it is catching up.
-func (s *subscription) behind() uint64 {
+// lags reports whether it reads what came earlier: that waits for room.
+func (s *subscription) lags() bool { return s.more || s.cursor.Offset < s.caughtUpAt }
+
+// distance is how far the cursor is behind what is known of the head, or zero
+// while it is catching up.
+func (s *subscription) distance(now time.Time) breaker.Distance {
 	head := s.topic.head.Load()
 	if s.cursor.Offset < s.caughtUpAt || head <= s.cursor.Offset {
-		return 0
+		return breaker.Distance{}
 	}
-	return head - s.cursor.Offset
-}
-
-// A lag watches whether a distance that is too large shrinks.
-type lag struct {
-	since time.Time // when it last was closer than ever before; zero: it is not too large
-	least uint64    // how close that was
-}
-
-// tooLong takes the distance as it is now and reports whether it has been over
-// the limit for a whole window without shrinking.
-func (l *lag) tooLong(behind, limit uint64, now time.Time, window time.Duration) bool {
-	switch {
-	case behind <= limit:
-		*l = lag{}
-	case l.since.IsZero() || behind < l.least:
-		*l = lag{since: now, least: behind}
-	default:
-		return now.Sub(l.since) >= window
+	d := breaker.Distance{Events: head - s.cursor.Offset, Bytes: s.behind}
+	if !s.newest.IsZero() {
+		d.Age = now.Sub(s.newest)
 	}
-	return false
+	return d
 }

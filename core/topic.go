@@ -3,6 +3,8 @@ package core
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,6 +31,7 @@ type topic struct {
 
 	head    atomic.Uint64 // the head's offset, as the last read showed it
 	version atomic.Uint64 // rises before subscriptions are told of news
+	known   atomic.Uint64 // the version of which head is
 
 	worker // of fanOut
 
@@ -67,6 +70,7 @@ func (t *topic) fanOut() {
 func (t *topic) add(s *subscription) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	s.line.channels.Add(1)
 	s.index = len(t.subs)
 	t.subs = append(t.subs, s)
 }
@@ -75,6 +79,7 @@ func (t *topic) add(s *subscription) {
 func (t *topic) remove(s *subscription) (empty bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	s.line.channels.Add(-1)
 	last := len(t.subs) - 1
 	t.subs[s.index] = t.subs[last]
 	t.subs[s.index].index = s.index
@@ -87,6 +92,7 @@ func (t *topic) remove(s *subscription) (empty bool) {
 // One of run, lost and err is set, or none if nothing comes.
 type batch struct {
 	after eventlog.Position
+	most  int // bytes
 	made  time.Time
 	once  sync.Once
 
@@ -94,7 +100,9 @@ type batch struct {
 	version uint64 // of the topic, before it was read
 	run     *transport.Run
 	size    int
-	more    bool // there was something after run
+	head    eventlog.Position
+	behind  int64 // about how many bytes come after run
+	more    bool  // there was something after run
 	lost    *eventlog.Lost
 	err     error
 }
@@ -107,10 +115,10 @@ func (t *topic) isLast(b *batch) bool {
 	return !b.more && b.version == t.version.Load()
 }
 
-// next returns what comes after a position.
-func (t *topic) next(after eventlog.Position) *batch {
+// next returns what comes after a position, up to a size.
+func (t *topic) next(after eventlog.Position, size int) *batch {
 	for {
-		b := t.batchAfter(after)
+		b := t.batchAfter(after, size)
 		b.once.Do(func() { t.read(b) })
 		if b.run != nil {
 			return b
@@ -122,15 +130,15 @@ func (t *topic) next(after eventlog.Position) *batch {
 	}
 }
 
-func (t *topic) batchAfter(after eventlog.Position) *batch {
+func (t *topic) batchAfter(after eventlog.Position, size int) *batch {
 	t.batchesMu.Lock()
 	defer t.batchesMu.Unlock()
 	for _, b := range t.batches {
-		if b != nil && b.after == after {
+		if b != nil && b.after == after && b.most == size {
 			return b
 		}
 	}
-	b := &batch{after: after, made: time.Now()}
+	b := &batch{after: after, most: size, made: time.Now()}
 	copy(t.batches[1:], t.batches[:])
 	t.batches[0] = b
 	if t.aging == nil {
@@ -160,6 +168,19 @@ func (t *topic) age() {
 	}
 }
 
+// ForgetBatches drops what was read for several lines at once, and may be read
+// again: memory is short.
+func (e *Engine) ForgetBatches() {
+	e.mu.Lock()
+	topics := slices.Collect(maps.Values(e.topics))
+	e.mu.Unlock()
+	for _, t := range topics {
+		t.batchesMu.Lock()
+		t.batches = [keptBatches]*batch{}
+		t.batchesMu.Unlock()
+	}
+}
+
 // forget drops a batch that later readers must not find.
 func (t *topic) forget(b *batch) {
 	t.batchesMu.Lock()
@@ -175,7 +196,9 @@ func (t *topic) read(b *batch) {
 	ctx, cancel := context.WithTimeout(t.engine.ctx, t.engine.o.ReadTimeout)
 	defer cancel()
 	b.version = t.version.Load()
-	page, err := t.engine.o.Log.Read(ctx, t.channel, b.after, eventlog.Limit{Bytes: t.engine.o.PageBytes})
+	began := time.Now()
+	page, err := t.engine.o.Log.Read(ctx, t.channel, b.after, eventlog.Limit{Bytes: b.most})
+	t.engine.askedLog("read", t.channel, began, err)
 	switch {
 	case errors.As(err, &b.lost):
 		t.head.Store(b.lost.To.Offset)
@@ -183,6 +206,7 @@ func (t *topic) read(b *batch) {
 		b.err = err
 	default:
 		t.head.Store(page.Head.Offset)
+		t.known.Store(b.version)
 		t.take(b, page)
 	}
 }
@@ -191,6 +215,7 @@ func (t *topic) read(b *batch) {
 // one, and what comes before it a run of its own.
 func (t *topic) take(b *batch, page eventlog.Page) {
 	events, next := page.Events, page.Next
+	b.head, b.behind = page.Head, page.Behind
 	for i := range events {
 		if events[i].Check(0) == nil {
 			b.size += events[i].Size()

@@ -2,6 +2,7 @@ package core
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/throughline/throughline/session"
@@ -14,6 +15,10 @@ func (e *Engine) Receive(ctx context.Context, peer transport.Peer, up transport.
 		return nil, e.shutdown()
 	}
 	defer e.live.Done()
+	peer, err := e.identify(ctx, peer, "")
+	if err != nil {
+		return nil, err
+	}
 	id := ""
 	if token, err := e.verify(ctx, up.Token, peer); err == nil {
 		id = token.Session
@@ -44,39 +49,35 @@ func (e *Engine) verify(ctx context.Context, text string, peer transport.Peer) (
 	if text == "" {
 		return session.Token{}, session.ErrTokenMalformed
 	}
-	keys, err := e.keys(ctx)
+	keys, err := e.keyring.get(ctx)
 	if err != nil {
 		return session.Token{}, err
 	}
 	return keys.Verify(text, session.Identity{Namespace: peer.Namespace, Subject: peer.Subject}, time.Now())
 }
 
-func (e *Engine) keys(ctx context.Context) (*session.Keys, error) {
-	ctx, cancel := context.WithTimeout(ctx, e.o.StoreTimeout)
-	defer cancel()
-	return e.o.Keys(ctx)
-}
-
 // sessionOf returns the id of the session that a token stands for, or a new
-// one, and the token to use from now on if it is another.
-func (e *Engine) sessionOf(ctx context.Context, text string, peer transport.Peer) (id, token string) {
-	keys, err := e.keys(ctx)
+// one, and the token to use from now on if it is another. known reports whether
+// the session was there before.
+func (e *Engine) sessionOf(ctx context.Context, text string, peer transport.Peer) (id, token string, known bool) {
+	keys, err := e.keyring.get(ctx)
 	if err != nil {
-		e.o.Logger.Warn("there are no keys for tokens, so sessions can't go on", "error", err)
-		return session.NewID(), ""
+		e.storeFailed("secret", err)
+		return session.NewID(), "", false
 	}
 	now := time.Now()
-	known, err := keys.Verify(text, session.Identity{Namespace: peer.Namespace, Subject: peer.Subject}, now)
-	if err == nil && !keys.Renew(known, now) {
-		return known.Session, ""
+	was, err := keys.Verify(text, session.Identity{Namespace: peer.Namespace, Subject: peer.Subject}, now)
+	if err == nil && !keys.Renew(was, now) {
+		return was.Session, "", true
 	}
 	if err != nil {
 		if text != "" {
-			e.o.Logger.Debug("a token does not verify: a new session begins", "subject", peer.Subject, "addr", peer.Addr, "error", err)
+			who := clientOf(peer, "")
+			e.Tell(slog.LevelDebug, &who, "token not accepted", slog.Any("error", err))
 		}
-		known = session.Token{Namespace: peer.Namespace, Subject: peer.Subject, Session: session.NewID()}
+		was = session.Token{Namespace: peer.Namespace, Subject: peer.Subject, Session: session.NewID()}
 	}
-	return known.Session, keys.Sign(known, now)
+	return was.Session, keys.Sign(was, now), err == nil
 }
 
 // publish works on a batch that came over the line, which has one at a time.
@@ -86,7 +87,7 @@ func (l *line) publish(batch *transport.Publish) {
 		return
 	}
 	l.engine.spawn(func() {
-		answer := l.engine.publishBatch(l.ctx, l.peer, l.client, batch)
+		answer := l.engine.publishBatch(l.ctx, l.who(), l.speaker(), batch)
 		l.publishing.Store(false) // before the answer, after which the next may come
 		l.push(command{frame: answer})
 	})
@@ -94,5 +95,5 @@ func (l *line) publish(batch *transport.Publish) {
 
 // call has a call answered that came over the line.
 func (l *line) call(c *transport.Call) {
-	l.engine.startCall(l.ctx, l.peer, l.client, c, func(f *transport.Frame) { l.push(command{frame: f}) })
+	l.engine.startCall(l.ctx, l.who(), l.speaker(), c, func(f *transport.Frame) { l.push(command{frame: f}) })
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/throughline/throughline/conformance"
+	"github.com/throughline/throughline/internal/conform"
 	"github.com/throughline/throughline/internal/wireclient"
 	"github.com/throughline/throughline/longpoll"
 	"github.com/throughline/throughline/transport"
@@ -28,16 +29,20 @@ func TestConformance(t *testing.T) {
 		},
 	}
 	for name, poll := range forms {
-		t.Run(name, func(t *testing.T) {
-			conformance.TestTransport(t, conformance.Transport{
-				Mount:      mount,
-				Once:       true,
-				OneChannel: name == "plain",
-				Client: func(ctx context.Context, hc *http.Client, ask conformance.Ask, received func(conformance.Received)) error {
-					answer, err := poll(ctx, hc, ask)
-					return wireclient.Drain(answer, err, func(it wireclient.Item) { it.Tell(received) })
-				},
-			})
+		tr := conformance.Transport{
+			Mount:      mount,
+			Once:       true,
+			OneChannel: name == "plain",
+			Plain:      name == "plain",
+			Client: func(ctx context.Context, hc *http.Client, ask conformance.Ask, received func(conformance.Received)) error {
+				answer, err := poll(ctx, hc, ask)
+				return conform.Drain(answer, err, received)
+			},
+		}
+		t.Run(name, func(t *testing.T) { conformance.TestTransport(t, tr) })
+		t.Run("tcp/"+name, func(t *testing.T) {
+			tr.TCP = true
+			conformance.TestTransport(t, tr)
 		})
 	}
 }

@@ -33,6 +33,7 @@ type conn struct {
 
 	// Owned by Send, then by the handler.
 	open, goodbye      *transport.Frame
+	refresh            *transport.Frame
 	positions          []position
 	events, gaps, ends []byte
 	presence           []byte
@@ -92,7 +93,12 @@ func (c *conn) addFrame(f *transport.Frame) {
 		c.ends = append(c.ends, f.As(codec{})...)
 		c.positions = slices.DeleteFunc(c.positions, func(p position) bool { return p.channel == f.Channel })
 	case transport.FramePresence:
+		if f.Presence.Seen { // P10.3: it would be told again with every answer
+			return
+		}
 		c.presence = append(c.presence, f.As(codec{})...)
+	case transport.FrameRefresh:
+		c.refresh = f
 	case transport.FrameClose:
 		c.goodbye = f
 	}
@@ -114,6 +120,9 @@ func (c *conn) answer() []byte {
 	b = append(b, '{')
 	if c.open != nil {
 		b = appendMember(b, c.open)
+	}
+	if c.refresh != nil {
+		b = appendMember(b, c.refresh)
 	}
 	b = appendList(b, `"events":[`, c.events)
 	b = append(b, `,"positions":{`...)

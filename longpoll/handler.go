@@ -54,6 +54,7 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, peer transport.P
 	peer.Transport = Name
 	hello, wait, err := h.parse(w, r)
 	if err != nil {
+		peer.Refused(err)
 		transport.WriteRefusal(w, err)
 		return
 	}

@@ -17,6 +17,8 @@ var (
 	callModule []byte
 	//go:embed presence.js
 	presenceModule []byte
+	//go:embed auth.js
+	authModule []byte
 	//go:embed client.global.js
 	clientGlobal []byte
 )
@@ -31,6 +33,7 @@ var bundles = map[string]bundle{
 	"client.js":        newBundle(clientModule),
 	"call.js":          newBundle(callModule),
 	"presence.js":      newBundle(presenceModule),
+	"auth.js":          newBundle(authModule),
 	"client.global.js": newBundle(clientGlobal),
 }
 

@@ -34,9 +34,17 @@ func (s *Server) channelOrder(ctx context.Context, do string, who Target, channe
 	return s.engine.Order(ctx, core.Order{Do: do, Target: who, Channel: channel})
 }
 
-// Disconnect ends the connections of clients, plain ones too. The zero reason
-// tells them not to come back as they are; one of class Later or Now, when they
-// may. It takes no right away: who must stay out is refused by Authenticate or
+// Disconnect ends the connections of clients, plain ones too. The namespace is
+// part of who they are: the empty one is that of clients whose Identity names
+// none, and not all. No error doesn't mean that anybody was met. They are told why,
+// and by the reason's class whether to come back: with Never, its zero value,
+// they don't until the page is loaded again or calls connect, and are present
+// no more at once; with Now or Later they do. The zero reason is
+// "disconnected". A reason like any other is
+//
+//	transport.Refuse("kicked", "you were asked to leave %s", room).Reason
+//
+// It takes no right away: who must stay out is refused by Authenticate or
 // OnConnect.
 func (s *Server) Disconnect(ctx context.Context, who Target, why transport.Reason) error {
 	if why == (transport.Reason{}) {
@@ -74,10 +82,18 @@ func (s *Server) Read(ctx context.Context, ch Channel, after Position, limit Lim
 	return s.log.Read(ctx, ch, after, limit)
 }
 
-// Last returns the last n events of a channel, or as many as there are and fit
-// into a page: its Next is where to go on.
-func (s *Server) Last(ctx context.Context, ch Channel, n int, limit Limit) (Page, error) {
-	return s.readFrom(ctx, ch, eventlog.Start{Last: n}, limit)
+// Last returns the last n events of a channel, or as many as there are: n times
+// the log's bound of a message at most, however large the pages of the log are.
+// Next is where to go on.
+func (s *Server) Last(ctx context.Context, ch Channel, n int) (Page, error) {
+	page, err := s.readFrom(ctx, ch, eventlog.Start{Last: n}, Limit{})
+	for err == nil && page.More() && len(page.Events) < n {
+		var more Page
+		more, err = s.log.Read(ctx, ch, page.Next, Limit{})
+		more.Events = append(page.Events, more.Events...)
+		page = more
+	}
+	return page, err
 }
 
 func (s *Server) readFrom(ctx context.Context, ch Channel, start eventlog.Start, limit Limit) (Page, error) {

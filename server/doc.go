@@ -3,7 +3,7 @@
 // publish, and serves the JavaScript client.
 //
 //	srv, err := server.New(server.Options{})
-//	http.Handle("/realtime/", srv)
+//	mux.Handle("/realtime/", srv)
 //	srv.Publish(ctx, "room:42", server.Message{Type: "said", Data: body})
 //
 // With nothing set, events live in memory, pages of the same origin may
@@ -11,5 +11,6 @@
 // publishes. [Options.Authorize] says otherwise.
 //
 // A [Server] is a prometheus.Collector, too: register it where the program's
-// other metrics are.
+// other metrics are. docs/metrics.md says what they mean, docs/logs.md what the
+// log says. [Server.Healthz] and [Server.Readyz] are for whoever runs it.
 package server

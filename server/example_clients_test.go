@@ -66,6 +66,10 @@ func ExampleOptions_onConnect() {
 			user, _, _ := r.BasicAuth()
 			return server.Identity{Subject: user}, nil
 		},
+		// To begin it with what was before (after: "last=50") is a right of its own.
+		Namespaces: map[string]server.Namespace{
+			"": {Rules: map[string]server.Rule{"$user:*": {Allow: []server.Action{server.History}}}},
+		},
 		OnConnect: func(_ context.Context, who server.Client) (server.Welcome, error) {
 			if who.Subject == "" {
 				return server.Welcome{}, nil
@@ -80,7 +84,7 @@ func ExampleOptions_onConnect() {
 
 	for _, user := range []string{"ada", "bob"} {
 		r := httptest.NewRequest("POST", "/realtime/poll", strings.NewReader(
-			`{"hello":{"version":1,"line":1,"channels":[{"channel":"$user:ada"}]}}`))
+			`{"hello":{"version":1,"line":1,"channels":[{"channel":"$user:ada","after":"last=50"}]}}`))
 		r.SetBasicAuth(user, "")
 		w := httptest.NewRecorder()
 		srv.ServeHTTP(w, r)
@@ -119,7 +123,7 @@ func ExampleServer_Publish() {
 	}
 	fmt.Println(ship(context.Background(), orders{srv}, "ada", 7))
 
-	page, err := srv.Last(context.Background(), server.Channel{Name: "$user:ada"}, 10, server.Limit{})
+	page, err := srv.Last(context.Background(), server.Channel{Name: "$user:ada"}, 10)
 	for _, e := range page.Events {
 		fmt.Println(e.Type, string(e.Data), err)
 	}
@@ -166,7 +170,7 @@ func ExampleOptions_onPublish() {
 		srv.ServeHTTP(w, r)
 		fmt.Println(w.Code)
 	}
-	page, _ := srv.Last(context.Background(), server.Channel{Name: "room:1"}, 10, server.Limit{})
+	page, _ := srv.Last(context.Background(), server.Channel{Name: "room:1"}, 10)
 	fmt.Println(string(page.Events[0].Data))
 	// Output:
 	// 200

@@ -47,8 +47,14 @@ func inBubbleWith(t *testing.T, makeLog func() eventlog.Log, o server.Options, b
 		if o.Store == nil {
 			o.Store = store
 		}
+		if o.AddressRates == (server.Rates{}) && o.IdentityRates == (server.Rates{}) { // in fake time all is done at once
+			o.AddressRates, o.IdentityRates = server.Unlimited, server.Unlimited
+		}
 		if o.Logger == nil {
 			o.Logger = slog.New(slog.DiscardHandler)
+		}
+		if o.MemoryLimit == 0 {
+			o.MemoryLimit = -1 // whatever this machine says; a watcher would tick through a year
 		}
 		srv, err := server.New(o)
 		if err != nil {
@@ -87,6 +93,10 @@ func (w *world) node(o server.Options) (*server.Server, *http.Client) {
 	w.Helper()
 	o.Log = w.log
 	o.Logger = slog.New(slog.DiscardHandler)
+	o.AddressRates, o.IdentityRates = server.Unlimited, server.Unlimited
+	if o.MemoryLimit == 0 {
+		o.MemoryLimit = -1
+	}
 	srv, err := server.New(o)
 	if err != nil {
 		w.Fatal(err)

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -293,6 +295,106 @@ func TestSteeringIsRefused(t *testing.T) {
 			if err == nil {
 				t.Errorf("%s was let through", name)
 			}
+		}
+	})
+}
+
+// TestDismissed: who is told not to come back is present no more, and the hook
+// runs, without the grace; who may come back stays.
+func TestDismissed(t *testing.T) {
+	for _, test := range []struct {
+		why  transport.Reason
+		gone bool
+	}{
+		{transport.Reason{}, true},
+		{transport.Refuse("kicked", "go").Reason, true},
+		{transport.Reason{Code: "kicked", Message: "the zero class keeps a client out"}, true},
+		{transport.Reason{Code: "moved", Class: transport.Now}, false},
+		{transport.RefuseFor(time.Second, "moved", "later").Reason, false},
+	} {
+		var n notes
+		o := server.Options{Authenticate: byHeader, Authorize: allow, OnDisconnect: func(_ context.Context, who server.Client) { n.add("%s", who.Subject) }}
+		inBubble(t, o, func(w *world) {
+			s, _ := w.line(w.as("ann"), "ws", wireclient.Hello{Channels: []wireclient.Channel{{Channel: "r"}}})
+			time.Sleep(5 * time.Second)
+			if err := w.srv.Disconnect(w.ctx, server.Target{Subject: "ann"}, test.why); err != nil {
+				t.Fatal(err)
+			}
+			for {
+				it, err := s.Next()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if it.Close != nil {
+					if class := it.Close.Class; (class == "never") != test.gone {
+						t.Errorf("%v: told the class %s", test.why, class)
+					}
+					break
+				}
+			}
+			synctest.Wait()
+			members, _, err := w.srv.Present(w.ctx, server.Channel{Name: "r"})
+			if hooked := n.take(); err != nil || (len(members) == 0) != test.gone || (len(hooked) == 1) != test.gone {
+				t.Errorf("%v: %v are present (%v), the hook saw %v", test.why, members, err, hooked)
+			}
+		})
+	}
+}
+
+// TestOptionsThatCannotWork are refused by name.
+func TestOptionsThatCannotWork(t *testing.T) {
+	rule := func(r server.Rule) server.Options {
+		return server.Options{Namespaces: map[string]server.Namespace{"": {Rules: map[string]server.Rule{"r": r}}}}
+	}
+	for name, o := range map[string]server.Options{
+		"Heartbeat":        {Heartbeat: -1},
+		"MaxChannels":      {MaxChannels: -1},
+		"PresenceInterval": {PresenceInterval: 10 * time.Second},
+		"Hellos":           {AddressRates: server.Rates{Hellos: server.Rate{Burst: 3}}},
+		"Calls":            {IdentityRates: server.Rates{Calls: server.Rate{PerSecond: math.NaN()}}},
+		"Publishes":        {AddressRates: server.Rates{Publishes: server.Rate{PerSecond: 1, Burst: -3}}},
+		"TokenLifetime":    {TokenLifetime: time.Millisecond},
+		"Allow":            rule(server.Rule{Allow: []server.Action{"write"}}),
+		"MaxLag":           rule(server.Rule{MaxLag: -1}),
+	} {
+		srv, err := server.New(o)
+		if err == nil {
+			_ = srv.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestAuthenticateThatPanics: the client may try again, and nobody else notices.
+func TestAuthenticateThatPanics(t *testing.T) {
+	o := server.Options{Authenticate: func(r *http.Request) (server.Identity, error) {
+		if r.Header.Get(who) == "bad" {
+			panic("a bug of the program")
+		}
+		return server.Identity{}, nil
+	}}
+	inBubble(t, o, func(w *world) {
+		for _, carrier := range sessionCarriers {
+			_, _, err := w.begin(w.as("bad"), carrier, wireclient.Hello{})
+			if code := codeOf(err); code != "unavailable" {
+				t.Errorf("%s: %q, %v", carrier, code, err)
+			}
+		}
+	})
+}
+
+// TestLastIsTheLast, however large the events are.
+func TestLastIsTheLast(t *testing.T) {
+	inBubble(t, server.Options{}, func(w *world) {
+		for n := range 20 {
+			w.publish("r", fmt.Sprintf("%d%s", n+10, strings.Repeat(" ", 20_000)))
+		}
+		page, err := w.srv.Last(w.ctx, server.Channel{Name: "r"}, 10)
+		if err != nil || len(page.Events) != 10 || page.Next != page.Events[9].At || page.More() ||
+			!strings.HasPrefix(string(page.Events[0].Data), "20 ") || !strings.HasPrefix(string(page.Events[9].Data), "29 ") {
+			t.Errorf("%d events, more: %v, %v", len(page.Events), page.More(), err)
 		}
 	})
 }

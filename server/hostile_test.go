@@ -276,21 +276,6 @@ func dial(t *testing.T, n *memnet.Network, request string) net.Conn {
 	return c
 }
 
-// TestSlowBodiesEnd: on a server without a ReadTimeout.
-func TestSlowBodiesEnd(t *testing.T) {
-	raw(t, server.Options{Authorize: allow, HelloTimeout: 10 * time.Second}, asItIs, &http.Server{ReadHeaderTimeout: time.Second}, func(t *testing.T, n *memnet.Network, _ *server.Server) {
-		for _, path := range []string{"/sse", "/poll", "/publish?channel=r"} {
-			c := dial(t, n, "POST "+path+" HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\nx")
-			began := time.Now()
-			_, _ = io.ReadAll(c)
-			if took := time.Since(began); took > 15*time.Second {
-				t.Errorf("POST %s was held for %v", path, took)
-			}
-			_ = c.Close()
-		}
-	})
-}
-
 // TestGetWithBodyIsRefused: it would escape the deadlines of reading.
 func TestGetWithBodyIsRefused(t *testing.T) {
 	raw(t, server.Options{}, asItIs, &http.Server{ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second}, func(t *testing.T, n *memnet.Network, _ *server.Server) {

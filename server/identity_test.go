@@ -71,6 +71,9 @@ func (w *world) begin(hc *http.Client, carrier string, h wireclient.Hello) (wire
 	if err != nil {
 		return nil, nil, err
 	}
+	if it.Close != nil { // a WebSocket is refused by a frame
+		return nil, nil, &wireclient.Refused{Reason: *it.Close}
+	}
 	if it.Open == nil {
 		return nil, nil, fmt.Errorf("began with %+v", it)
 	}
@@ -395,6 +398,7 @@ func TestStoreThatFails(t *testing.T) {
 			t.Errorf("%+v", it)
 		}
 		store.down.Store(false)
+		time.Sleep(openFor) // of the breaker before it
 		if _, open = w.line(w.http, "ws", wireclient.Hello{Line: 2}); open.Token == "" {
 			t.Error("no token though the store is back")
 		}

@@ -33,11 +33,14 @@ type Rule struct {
 	// client begins the channel, and may block within ctx. An error refuses the
 	// channel.
 	From func(ctx context.Context, who Identity, ch Channel) (time.Time, error)
-	// MaxLag, LagWindow and MaxPresent are in place of the options of those
-	// names, if not 0.
-	MaxLag     int
-	LagWindow  time.Duration
-	MaxPresent int
+	// MaxLag, MaxLagBytes, MaxLagAge, LagWindow, Slow and MaxPresent are in
+	// place of the options of those names, if not 0.
+	MaxLag      int
+	MaxLagBytes int64
+	MaxLagAge   time.Duration
+	LagWindow   time.Duration
+	Slow        Slow
+	MaxPresent  int
 }
 
 func (r *Rule) allows(what Action) bool { return slices.Contains(r.Allow, what) }
@@ -61,6 +64,9 @@ func compile(namespaces map[string]Namespace) (map[string]rules, error) {
 		}
 		c := rules{names: make(map[string]*Rule)}
 		for pattern, rule := range n.Rules {
+			if err := rule.check(); err != nil {
+				return nil, fmt.Errorf("server: Options.Namespaces: %q: %q: %w", name, pattern, err)
+			}
 			prefix, isPrefix := strings.CutSuffix(pattern, "*")
 			switch {
 			case pattern == "" || strings.Contains(prefix, "*"):
@@ -105,5 +111,8 @@ func (s *Server) from(ctx context.Context, who transport.Peer, ch eventlog.Chann
 // policy is core.Options.Policy.
 func (s *Server) policy(ch eventlog.Channel) core.Policy {
 	r := s.ruleOf(ch)
-	return core.Policy{MaxLag: r.MaxLag, LagWindow: r.LagWindow, MaxPresent: r.MaxPresent}
+	return core.Policy{
+		MaxLag: r.MaxLag, MaxLagBytes: r.MaxLagBytes, MaxLagAge: r.MaxLagAge, LagWindow: r.LagWindow,
+		Slow: r.Slow, MaxPresent: r.MaxPresent,
+	}
 }

@@ -14,35 +14,41 @@ import (
 
 // What programs name most, so that one import is enough.
 type (
-	// Message is what one publishes.
+	// Message is what one publishes: {Type, Kind, Data, Key, Tags}.
 	Message = eventlog.Message
-	// Channel names a sequence of events.
+	// Channel names a sequence of events: {Namespace, Name}.
 	Channel = eventlog.Channel
 	// Position names a place in a channel.
 	Position = eventlog.Position
-	// Identity is who makes a request.
+	// Identity is who makes a request: {Namespace, Subject, Claims, Expires}.
 	Identity = session.Identity
 	// Action is what a client needs a right for.
 	Action = core.Action
-	// Client is who speaks, as hooks see it.
+	// Client is who speaks, as hooks see it: an Identity, and {Session, Addr,
+	// Transport, Connection}.
 	Client = core.Client
-	// Welcome is what OnConnect gives to a client.
+	// Welcome is what OnConnect gives to a client: {Channels, Info}.
 	Welcome = core.Welcome
-	// Publication is what a client publishes, as OnPublish sees it.
+	// Publication is what a client publishes, as OnPublish sees it: {Client,
+	// Channel, Messages, Producer, Number, Repeat}.
 	Publication = core.Publication
-	// Request is a call of a client's, as OnCall sees it.
+	// Request is a call of a client's, as OnCall sees it: {Client, Name, Kind,
+	// Data, Key}.
 	Request = core.Request
-	// Payload is data of one kind: a call's, or its answer's.
+	// Payload is data of one kind, a call's or its answer's: {Kind, Data}.
 	Payload = transport.Payload
-	// Target says whose connections are meant.
+	// Target says whose connections are meant: {Namespace, Session, Subject}; with
+	// a Subject or a Session, in that Namespace only.
 	Target = core.Target
-	// Member is a session that is present in a channel.
+	// Member is a session that is present in a channel: {ID, Subject, Info}.
 	Member = session.Member
-	// Key signs tokens.
+	// Key signs tokens: {ID, Secret}.
 	Key = session.Key
-	// Limit bounds a page that is read.
+	// Limit bounds a page that is read: {Bytes, Types}.
 	Limit = eventlog.Limit
-	// Page is what one read returns.
+	// Slow is what happens to a client that falls behind: Evict or SkipToLatest.
+	Slow = core.Slow
+	// Page is what one read returns: {Events, Next, Head, Behind}, and More().
 	Page = eventlog.Page
 )
 
@@ -68,6 +74,12 @@ const (
 	Presence  = core.Presence  // to see who is in a channel
 )
 
+// What happens to clients that fall behind (Options.Slow).
+const (
+	Evict        = core.Evict        // they are cut off for a while, and go on where they were
+	SkipToLatest = core.SkipToLatest // they go on with the last event, and are told of the gap
+)
+
 // Options of a server. The zero value works.
 type Options struct {
 	// Log holds the events. Default: an [eventlog.Memory] with its defaults,
@@ -75,8 +87,15 @@ type Options struct {
 	Log eventlog.Log
 
 	// Authenticate says who makes a request, by whatever login the program
-	// has. An error is answered 401; its text is logged, not shown. Default:
-	// nobody is known. It may block; the request's context bounds it.
+	// has. The identity beside an error is ignored. An error is answered 401; its text is logged, not shown, but a
+	// *transport.Refusal is told as it is. Default: nobody is known. It may
+	// block; the request's context bounds it.
+	//
+	// What a client shows in the first frame of a WebSocket, where a page can't
+	// set headers, comes as the bearer token of an Authorization header: whoever
+	// reads that header takes both. It is called again then, and when a client
+	// brings fresh credentials because those it showed end (Identity.Expires).
+	// Package server/jwtauth has one for JSON Web Tokens.
 	Authenticate func(*http.Request) (Identity, error)
 
 	// Authorize says whether a client may do something with a channel: nil
@@ -111,7 +130,8 @@ type Options struct {
 
 	// OnConnect is called for each connection of a session, before it begins: a
 	// change of carrier is one, too. An error refuses it. It is not called for
-	// plain use.
+	// plain use (a native EventSource or WebSocket, curl), which so gets no
+	// channels that it names.
 	OnConnect func(ctx context.Context, who Client) (Welcome, error)
 	// OnSubscribe is called for each channel that a client begins to read, once
 	// it is allowed; each connection begins its channels anew. An error refuses
@@ -123,8 +143,8 @@ type Options struct {
 	// then are for nothing if the first copy was appended. [Server.Publish]
 	// does not call it.
 	OnPublish func(ctx context.Context, p *Publication) error
-	// OnCall answers calls. An error is told as failed, without its text, but a
-	// *transport.Refusal as it is.
+	// OnCall answers calls; the zero Payload is null. An error is told as failed,
+	// without its text, but a *transport.Refusal as it is.
 	OnCall func(ctx context.Context, r Request) (Payload, error)
 	// OnDisconnect is called once for a session that lived 2 s or longer, after
 	// its goodbye or PresenceGrace after its last connection ended, on one of
@@ -138,6 +158,53 @@ type Options struct {
 	// may use this server beside those of its own. Default: none. Danger: a
 	// page of such an origin acts with its user's cookies.
 	AllowedOrigins []string
+
+	// TrustedProxies are the networks (CIDR, or single addresses) of proxies
+	// whose X-Forwarded-For or Forwarded header says where a client is; "unix"
+	// stands for whoever comes by a Unix socket. Default: those on this machine.
+	// Danger: without its proxy here, everybody behind it counts as one address;
+	// with a network that others are in, anybody can claim any address.
+	TrustedProxies []string
+	// IPv6Prefix is how many bits of an IPv6 address count as one address.
+	// Default 64.
+	IPv6Prefix int
+	// AddressRates are how often one address may do what costs something, and
+	// are looked at before anything else. Default: 100 hellos, 500 resumes, 500
+	// messages and 200 calls a second, and a burst of 1000, 2000, 2000 and 1000.
+	// [Unlimited] turns them off.
+	AddressRates Rates
+	// IdentityRates are those of one subject. Default: 10 hellos, 50 resumes, 100
+	// messages and 50 calls a second, and a burst of 100, 200, 1000 and 200.
+	IdentityRates Rates
+	// MaxConnections is how many connections there may be, waiting polls among
+	// them. Default 100,000.
+	MaxConnections int
+	// MaxConnectionsPerAddress is how many of them one address may have. Default
+	// 10,000, as it may stand for many people.
+	MaxConnectionsPerAddress int
+	// MaxHandshakes is how many clients may be let in at the same moment: what
+	// Authenticate, OnConnect, Authorize and the log have to bear when all come
+	// back at once. The others are told to come a little later. Default 256.
+	MaxHandshakes int
+	// MaxHeader is the most bytes of a request's address and headers. Default
+	// 16 KiB; http.Server.MaxHeaderBytes bounds them before.
+	MaxHeader int
+
+	// MemoryLimit is how many bytes of memory the process may take. Default:
+	// GOMEMLIMIT if it is set, else 90 % of what its cgroup allows, else none;
+	// below 0: none. From 80 % of it on the log gives up its oldest events, from 90 %
+	// on new clients are refused as busy while those who were here may come back,
+	// and from 95 % on those who lag behind most are evicted. A log has to be an
+	// [eventlog.Shrinker] for the first; one in memory is, and keeps an eighth of
+	// its MaxBytes whatever happens. That of New holds a quarter of MemoryLimit at
+	// most, and 256 MiB.
+	//
+	// What counts is what the process comes to take, not what it has just now:
+	// twice what lives in the heap, as the runtime lets as much garbage grow beside
+	// it (GOGC). The server leaves the runtime's own settings alone, as they are the
+	// whole process's. Recommended: set GOMEMLIMIT, which lets nearly twice as much
+	// live within the same limit, as garbage then gives way.
+	MemoryLimit int64
 
 	// PublishTimeout is how long a publish may take, or a batch of them:
 	// Authorize, OnPublish and the log. Default 10 s. Keep it well below how
@@ -162,12 +229,25 @@ type Options struct {
 	// a number. Default 200.
 	MaxPresent int
 
+	// Dependencies say when the log, the store, or a function that fails again and
+	// again is not asked for a while. Default: after 5 failures in a row, or if half
+	// of many calls failed, for 2 s.
+	Dependencies Dependencies
+
 	// Heartbeat is how long a stream may be silent. Default 25 s; keep it
 	// below what proxies on the way cut at.
 	Heartbeat time.Duration
 	// WriteTimeout is how long a client may take to accept a page of events
 	// before it is evicted. Default 10 s.
 	WriteTimeout time.Duration
+	// PeerTimeout is how long a client may leave unanswered what was sent to it
+	// before its connection counts as dead. Default 20 s. A WebSocket is asked
+	// by a ping with each heartbeat, so it is noticed within Heartbeat and
+	// PeerTimeout; a stream only on Linux and with [Server.ConnContext]; a poll
+	// that waits is over with MaxWait anyway. Danger: if it is shorter than the
+	// holes in the network of somebody on the road, they have to come back after
+	// each, and don't know it yet; they miss nothing.
+	PeerTimeout time.Duration
 	// GoodbyeTimeout is how long the last word to a client may take, and what is
 	// written outside its events. Default 1 s.
 	GoodbyeTimeout time.Duration
@@ -177,6 +257,14 @@ type Options struct {
 	// AttachTimeout is how long Authenticate, Authorize and the log may take to
 	// let a client in, or to take what it publishes. Default 10 s.
 	AttachTimeout time.Duration
+	// DrainTime is over how long the clients of a server that is shut down are
+	// told to come back, after RetryDelay, each at a time of its own: what the other servers, or the
+	// next one, have to bear. Default 5 s.
+	DrainTime time.Duration
+	// RefreshLead is how long before its credentials end (Identity.Expires) a
+	// client is asked for fresh ones, or half of what is left if that is less.
+	// Default 1 min.
+	RefreshLead time.Duration
 	// ReadTimeout bounds one question to the log. Default 5 s.
 	ReadTimeout time.Duration
 	// RetryDelay is how soon to ask a log again that was unavailable, and,
@@ -193,23 +281,86 @@ type Options struct {
 	// MaxLag is by how many events a client that had caught up may fall behind
 	// for LagWindow without coming closer, before it is evicted. Default 1000.
 	MaxLag int
+	// MaxLagBytes is the same in bytes, about. Default 8 MiB.
+	MaxLagBytes int64
+	// MaxLagAge is the same by how old the newest event is that was sent to it.
+	// Default: any age. Danger: it compares the clocks of the log and of this
+	// server.
+	MaxLagAge time.Duration
 	// LagWindow: see MaxLag. Default 10 s.
 	LagWindow time.Duration
-	// EvictionDelay is when an evicted client may come back. Default 5 s.
+	// Slow is what happens to who falls behind. Default Evict. A Rule may say
+	// SkipToLatest for channels in which only the newest counts.
+	Slow Slow
+	// EvictionDelay is when an evicted client may come back: what it asks for
+	// before is refused with slow_consumer and the delay that is left. It
+	// doubles each time. docs/slow-clients.md has the whole picture. Default 5 s.
 	EvictionDelay time.Duration
+	// MaxEvictionDelay is how long it gets at most. Default 5 min.
+	MaxEvictionDelay time.Duration
+	// EvictionMemory is for how long a client has to keep up before it begins
+	// with EvictionDelay again. Default 10 min.
+	EvictionMemory time.Duration
+	// MaxEvicted is how many clients are remembered that were evicted, at about
+	// 1 kB each; beyond it, the one that was heard of least lately is forgotten.
+	// Default 10,000.
+	MaxEvicted int
+	// BrokenLines is how many WebSockets of a session have to break in a row, each
+	// within BrokenWithin after it began, before they are refused to the session
+	// for EvictionDelay, then twice that and so on up to BrokenWithin, with the
+	// names of the other transports. Default 3.
+	BrokenLines int
+	// BrokenWithin: see BrokenLines. Default 1 min.
+	BrokenWithin time.Duration
+	// LaggardBytes is the room for what was read for clients that lag, and is
+	// on its way to them, all together: as it fills up they get smaller pages,
+	// and then wait. Clients that keep up don't need it. Default 64 MiB.
+	LaggardBytes int
 	// PageBytes bounds what is written to a client at once, and so what a slow
 	// one costs. Default 64 KiB.
 	PageBytes int
 	// MaxChannels is how many channels one connection may have. Default 128.
 	MaxChannels int
+	// MaxName is the most bytes of the name of a channel or a call that a client
+	// says. Default 200, which is the most that a log takes.
+	MaxName int
 	// MaxFrame is the most bytes of a frame from a client. Default 64 KiB.
 	MaxFrame int64
+	// MaxMessage is the most bytes of data in a message that a client publishes,
+	// and in a call. Default what the log takes (1 MiB in memory), which also
+	// bounds it; a WebSocket brings no more than MaxFrame.
+	MaxMessage int
 
 	// Transports are further ones, by the last element of their path: a client
 	// finds "ndjson" at {base}/ndjson. The server checks origins and identities
 	// for them as for its own. They should pass conformance.TestTransport.
 	Transports map[string]func(transport.Engine) Transport
 
-	// Logger gets what is worth reading. Default: slog.Default().
+	// Logger gets what happens, as docs/logs.md says, and never payloads or what
+	// shows who somebody is. What clients choose is bounded and escaped, and from
+	// info up each event is written at most ten times a minute. Default:
+	// slog.Default().
 	Logger *slog.Logger
+}
+
+// Dependencies say when something that the server needs is not asked for
+// a while, because it fails. Who needs it is refused at once then, as unavailable
+// and to come back later; one question tries it again. What answers, even by
+// a no, does not fail. It has to fail to answer within the time it is given, to
+// say that it is unavailable ([eventlog.ErrUnavailable], or a *transport.Refusal
+// of that code), or, the log and the store, to return an error that is not theirs.
+// A function that panics harms the client that met it and nobody else.
+//
+// Authenticate, Authorize, OnConnect, OnSubscribe, OnPublish, the From of all
+// rules together, and each call by its name are given up only if at least half of
+// at least 20 calls in 10 s failed; the log and the store then, too.
+type Dependencies struct {
+	// FailuresInARow of the log, or of the store, are enough. Default 5.
+	FailuresInARow int
+	// OpenFor is how long something is not asked before it is tried again.
+	// Default 2 s.
+	OpenFor time.Duration
+	// Disabled has everything asked always. Danger: whoever needs what does not
+	// answer waits until its time is over, and holds what it holds.
+	Disabled bool
 }

@@ -49,7 +49,7 @@ func (allowed origins) admit(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	return transport.Refuse(transport.CodeForeignOrigin,
-		"pages of %.200s may not use this server, which was asked for as %.200s: either a proxy on the way has to pass the Host header on, or Options.AllowedOrigins has to name the origin",
+		"pages of %s may not use this server, which was asked for as %.60q: either a proxy on the way has to pass the Host header on, or Options.AllowedOrigins has to name the origin",
 		originName(origin), r.Host)
 }
 
@@ -57,7 +57,7 @@ func originName(origin string) string {
 	if origin == "" {
 		return "another origin"
 	}
-	return origin
+	return fmt.Sprintf("%.60q", origin)
 }
 
 func sameHost(origin, host string) bool {

@@ -183,6 +183,39 @@ func TestPresenceOfPolls(t *testing.T) {
 	})
 }
 
+// TestPresenceSeen: a poll waits while the version it presents is what there is,
+// and its answer doesn't repeat it (P10.3); a stream begins with a snapshot.
+func TestPresenceSeen(t *testing.T) {
+	inBubble(t, server.Options{Authorize: allow, Authenticate: byHeader}, func(w *world) {
+		h := wireclient.Hello{Version: 1, Line: 1, Presence: []wireclient.Watch{{Channel: "r"}}}
+		poll := func() (told []*wireclient.Presence, took time.Duration) {
+			begin := time.Now()
+			a, err := wireclient.SessionPoll(w.ctx, w.as("ann"), base+"/poll?wait=25s", h)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, it := range a.Items {
+				if it.Presence != nil {
+					told = append(told, it.Presence)
+				}
+			}
+			return told, time.Since(begin)
+		}
+		first, took := poll()
+		if len(first) != 1 || took > time.Second {
+			t.Fatalf("the first poll was told %v after %v", first, took)
+		}
+		h.Presence[0].Seen = first[0].Version
+		if told, took := poll(); len(told) > 0 || took < 20*time.Second {
+			t.Errorf("a poll that knows it was told %v after %v", told, took)
+		}
+		s, _ := w.line(w.as("ann"), "sse", h)
+		if it := w.next(s); it.Presence == nil || it.Presence.Version != first[0].Version {
+			t.Errorf("a stream begins with %+v", it)
+		}
+	})
+}
+
 // TestPresenceChangesInFlight: on a WebSocket what is watched, and where one is
 // present, changes by frames.
 func TestPresenceChangesInFlight(t *testing.T) {

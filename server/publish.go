@@ -20,12 +20,7 @@ const (
 
 // servePublish appends one message (PROTOCOL §7).
 func (s *Server) servePublish(w http.ResponseWriter, r *http.Request, peer transport.Peer) {
-	answer, err := s.publish(w, r, peer)
-	if err != nil {
-		transport.WriteRefusal(w, err)
-		return
-	}
-	transport.WriteJSON(w, http.StatusOK, answer)
+	s.answer(w, &peer, "publish", func() ([]byte, error) { return s.publish(w, r, peer) })
 }
 
 func (s *Server) publish(w http.ResponseWriter, r *http.Request, peer transport.Peer) ([]byte, error) {
@@ -41,12 +36,12 @@ func (s *Server) publish(w http.ResponseWriter, r *http.Request, peer transport.
 	if err != nil {
 		return nil, err
 	}
-	body, err := transport.ReadBody(w, r, int64(s.maxData()), s.o.HelloTimeout)
+	body, err := transport.ReadBody(w, r, int64(s.o.MaxMessage), "MaxMessage", s.o.HelloTimeout)
 	if err != nil {
 		return nil, err
 	}
 	at, duplicate, _, err := s.engine.Publish(r.Context(), peer, &Publication{
-		Client:   Client{Identity: identityOf(peer), Addr: peer.Addr},
+		Client:   Client{Identity: identityOf(peer), Connection: peer.Connection, Addr: peer.Addr},
 		Channel:  ch,
 		Messages: []Message{{Type: query.Get("type"), Kind: kindOf(r.Header.Get("Content-Type"), body), Data: body}},
 		Producer: producer.ID,
@@ -61,13 +56,6 @@ func (s *Server) publish(w http.ResponseWriter, r *http.Request, peer transport.
 		Duplicate  bool     `json:"duplicate,omitempty"`
 		Remembered int64    `json:"remembered"`
 	}{at, duplicate, s.info.ProducersRemembered.Milliseconds()})
-}
-
-func (s *Server) maxData() int {
-	if s.info.MaxData > 0 {
-		return s.info.MaxData
-	}
-	return 1 << 20
 }
 
 // producerOf reads Idempotency-Key and Producer-Seq. The key is joined with the

@@ -33,6 +33,9 @@ var verbs = map[Action]string{
 // authorize is core.Options.Authorize: it asks the program, and refuses in
 // words that name the option.
 func (s *Server) authorize(ctx context.Context, who transport.Peer, what Action, ch eventlog.Channel) error {
+	if len(ch.Name) > s.o.MaxName {
+		return transport.Refuse(transport.CodeBadChannel, "the name is longer than %d bytes (Options.MaxName)", s.o.MaxName)
+	}
 	if s.ruleOf(ch).allows(what) {
 		return nil
 	}
@@ -42,10 +45,9 @@ func (s *Server) authorize(ctx context.Context, who transport.Peer, what Action,
 	if err == nil || errors.As(err, &r) || ctx.Err() != nil {
 		return err // a question that was broken off is no answer
 	}
-	s.o.Logger.DebugContext(ctx, "refused", "action", string(what), "channel", ch.String(), "subject", who.Subject, "error", err)
-	return transport.Refuse(transport.CodeForbidden, "not allowed to %s: Options.Authorize of this server refuses it", verbs[what])
+	return transport.Refuse(transport.CodeForbidden, "not allowed to %s: Options.Authorize of this server refuses it", verbs[what]).Because(err)
 }
 
 func identityOf(who transport.Peer) Identity {
-	return Identity{Namespace: who.Namespace, Subject: who.Subject, Claims: who.Claims}
+	return Identity{Namespace: who.Namespace, Subject: who.Subject, Claims: who.Claims, Expires: who.Expires}
 }

@@ -34,6 +34,8 @@ func TestCalls(t *testing.T) {
 			return server.Payload{}, transport.Refuse("no_sugar", "there is none")
 		case "panics":
 			panic("oh no")
+		case "nothing":
+			return server.Payload{}, nil
 		case "bad":
 			return server.Payload{Data: []byte("{")}, nil
 		case "deaf":
@@ -46,6 +48,7 @@ func TestCalls(t *testing.T) {
 		expect(w.T, "P9.9", reply(say(call(1, "echo", `{"a":1}`))), `{"a":1}`)
 		expect(w.T, "P9.9", reply(say(`{"call":{"id":2,"name":"echo","data":"AAE=","encoding":"base64"}}`)), `"AAE="base64`)
 		expect(w.T, "P9.9", reply(say(`{"call":{"id":3,"name":"text","data":"a\nb","encoding":"text"}}`)), `"got a\nb"`)
+		expect(w.T, "nothing to say", reply(say(call(3, "nothing", "1"))), "null")
 		if it := say(call(4711, "own", "1")); reply(it) != "no_sugar" || it.Reply.ID != 4711 || it.Reply.Error.Class != "never" {
 			w.Errorf("P9.13: %+v", it.Reply)
 		}
@@ -68,7 +71,7 @@ func TestCalls(t *testing.T) {
 		expect(w.T, "P9.11", reply(say(`{"call":{"id":7,"name":"echo","data":1,"key":"`+key+`"}}`)), "1")
 		expect(w.T, "P9.11: the key", fmt.Sprint(keys.take()), "["+key+"]")
 		expect(w.T, "a name that can't be", reply(say(call(8, "\x01", "1"))), "bad_request")
-		for _, word := range []string{"a secret", "OnCall panicked", "can't be told"} {
+		for _, word := range []string{"a secret", "function=OnCall panic", "bad answer given"} {
 			if !strings.Contains(log.String(), word) {
 				w.Errorf("P9.13: the log does not say %q", word)
 			}

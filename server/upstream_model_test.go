@@ -3,6 +3,7 @@ package server_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -17,6 +18,11 @@ import (
 	"github.com/throughline/throughline/server"
 	"github.com/throughline/throughline/session"
 	"github.com/throughline/throughline/transport"
+)
+
+var (
+	seed  = flag.Uint64("seed", 0, "run only this schedule of the random test")
+	seeds = flag.Uint64("seeds", 25, "how many schedules the random test runs")
 )
 
 // TestUpstreamIsOnceInOrder runs random schedules of publishes and calls from

@@ -445,7 +445,7 @@ func TestPanicInOnPublish(t *testing.T) {
 	onWays(t, o, func(w *world, say mouth) {
 		log.Reset()
 		expect(w.T, "P9.7", outcomes(say(batch(frame(1, "panic"), frame(2, "a")))), "1:failed 2:ok")
-		if !strings.Contains(log.String(), "OnPublish panicked") {
+		if !strings.Contains(log.String(), "function=OnPublish panic") {
 			w.Errorf("the log does not say so: %s", log.String())
 		}
 	})

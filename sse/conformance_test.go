@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/throughline/throughline/conformance"
+	"github.com/throughline/throughline/internal/conform"
 	"github.com/throughline/throughline/internal/wireclient"
 	"github.com/throughline/throughline/sse"
 	"github.com/throughline/throughline/transport"
@@ -31,15 +32,19 @@ func TestConformance(t *testing.T) {
 		},
 	}
 	for name, open := range forms {
-		t.Run(name, func(t *testing.T) {
-			conformance.TestTransport(t, conformance.Transport{
-				Mount:      mount,
-				OneChannel: name != "session", // several plain channels have a vector for an id: see TestVector
-				Client: func(ctx context.Context, hc *http.Client, ask conformance.Ask, received func(conformance.Received)) error {
-					s, err := open(ctx, hc, ask)
-					return wireclient.Drain(s, err, func(it wireclient.Item) { it.Tell(received) })
-				},
-			})
+		tr := conformance.Transport{
+			Mount:      mount,
+			OneChannel: name != "session", // several plain channels have a vector for an id: see TestVector
+			Plain:      name != "session",
+			Client: func(ctx context.Context, hc *http.Client, ask conformance.Ask, received func(conformance.Received)) error {
+				s, err := open(ctx, hc, ask)
+				return conform.Drain(s, err, received)
+			},
+		}
+		t.Run(name, func(t *testing.T) { conformance.TestTransport(t, tr) })
+		t.Run("tcp/"+name, func(t *testing.T) {
+			tr.TCP = true
+			conformance.TestTransport(t, tr)
 		})
 	}
 }

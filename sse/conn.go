@@ -2,6 +2,7 @@ package sse
 
 import (
 	"errors"
+	"net"
 	"net/http"
 	"strconv"
 	"sync"
@@ -17,12 +18,16 @@ type conn struct {
 	w     http.ResponseWriter
 	rc    *http.ResponseController
 	http1 bool
-	codec transport.Codec
-	retry time.Duration // of a plain stream; 0: this is a session
+	// socket is that of the connection, to reset it. nil: it is shared, or not
+	// known.
+	socket *net.TCPConn
+	codec  transport.Codec
+	retry  time.Duration // of a plain stream; 0: this is a session
 
 	// Owned by Send.
 	vector *vector // of a plain stream of several channels
 	begun  bool
+	alarm  *time.Timer // resets the connection; set by the first Send, if there is a socket
 
 	mu     sync.Mutex
 	closed bool // guarded by mu: Close was called, or the handler returned
@@ -38,7 +43,8 @@ var buffers = sync.Pool{New: func() any { return new([]byte) }}
 const maxPooled = 128 << 10
 
 func newConn(w http.ResponseWriter, r *http.Request, codec transport.Codec) *conn {
-	return &conn{w: w, rc: http.NewResponseController(w), http1: r.ProtoMajor == 1, codec: codec}
+	http1 := r.ProtoMajor == 1
+	return &conn{w: w, rc: http.NewResponseController(w), http1: http1, socket: socketOf(r.Context(), http1), codec: codec}
 }
 
 // Send implements [transport.Conn].
@@ -46,10 +52,17 @@ func (c *conn) Send(items []transport.Item, deadline time.Time) (more bool, err 
 	if err := c.setDeadline(deadline); err != nil {
 		return false, err
 	}
-	if err := c.write(items); err != nil {
-		return false, err
+	err = c.write(items)
+	if err == nil {
+		err = c.rc.Flush()
 	}
-	if err := c.rc.Flush(); err != nil {
+	if c.socket != nil {
+		if late := c.stopAlarm(); late != nil {
+			err = late
+		}
+		return err == nil, err
+	}
+	if err != nil {
 		return false, err
 	}
 	return true, c.setDeadline(time.Time{}) // over HTTP/2 a deadline that passes resets the stream, write or no write
@@ -107,6 +120,7 @@ func (c *conn) writeHeader() {
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-cache, no-store, no-transform")
 	h.Set("X-Accel-Buffering", "no") // nginx keeps a stream back without it
+	h.Set("Incremental", "?1")       // the same for every proxy that knows RFC 10036
 	h.Set("X-Content-Type-Options", "nosniff")
 	if c.http1 {
 		h.Set("Connection", "close") // so that the deadline of the end may stay: nothing follows
@@ -173,7 +187,11 @@ func (c *conn) appendGoodbye(b []byte, why transport.Reason) []byte {
 	if why.Class != transport.Later {
 		return b
 	}
-	return append(appendRetry(b, why.After), '\n')
+	after := why.After
+	if after <= 0 { // the program didn't say: not at once, again and again
+		after = c.retry
+	}
+	return append(appendRetry(b, after), '\n')
 }
 
 // setDeadline bounds the writes of one Send. A server's WriteTimeout, which
@@ -184,14 +202,25 @@ func (c *conn) setDeadline(t time.Time) error {
 	if c.closed {
 		return transport.ErrClosed
 	}
+	if c.socket != nil {
+		c.setAlarm(t)
+		return nil
+	}
 	return c.rc.SetWriteDeadline(t)
 }
 
-// Close implements [transport.Conn]: a write in progress fails.
+// Close implements [transport.Conn]: a write in progress fails. What the kernel
+// still holds for a client that does not read is thrown away, where the
+// connection is not shared.
 func (c *conn) Close(transport.Reason) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.closed {
+	switch {
+	case c.closed:
+	case c.socket != nil:
+		c.closed = true
+		c.reset()
+	default:
 		c.closed = true
 		_ = c.rc.SetWriteDeadline(time.Unix(1, 0))
 	}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/base64"
 	"errors"
+	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -121,7 +123,54 @@ func TestLargestVectorFits(t *testing.T) {
 	for range MaxPlainChannels {
 		subs = append(subs, transport.Subscription{Channel: "x", After: eventlog.Position{Offset: 1<<64 - 1, Mark: 1<<eventlog.MarkBits - 1}})
 	}
-	if n := len(newVector(subs).appendBlockEnd(nil)); n > 2048 {
+	if n := len(newVector(subs).appendBlockEnd(nil)); n > maxVector {
 		t.Errorf("a vector of %d channels has %d bytes", MaxPlainChannels, n)
 	}
+}
+
+// FuzzLastEventID: whatever a request presents, each of its channels begins
+// where that says, and nowhere else; the header wins.
+func FuzzLastEventID(f *testing.F) {
+	good := strings.TrimSpace(strings.TrimPrefix(string(newVector([]transport.Subscription{{Channel: "a", After: eventlog.Position{Offset: 1, Mark: 2}}, {Channel: "b", After: eventlog.Position{Offset: 3, Mark: 4}}}).appendBlockEnd(nil)), "id: "))
+	f.Add("a1.2", "", "channel=a")
+	f.Add("", "latest", "channel=a&channel=b")
+	f.Add(good, "", "channel=a&channel=b")
+	f.Add(good, "a1.1", "channel=b&channel=a")
+	f.Add("", good, "channel=a&channel=b")
+	f.Add("v\r\nid: x", "last=3", "channel=a")
+	f.Add(strings.Repeat("v~", 3000), "", "channel=%00")
+	f.Fuzz(func(t *testing.T, id, after, names string) {
+		q, err := url.ParseQuery(names)
+		if err != nil {
+			return
+		}
+		q.Set("after", after)
+		r := &http.Request{Method: http.MethodGet, URL: &url.URL{Path: "/sse", RawQuery: q.Encode()}, Header: http.Header{"Last-Event-Id": {id}}}
+		h, err := plainHello(r)
+		if err != nil {
+			if r, ok := errors.AsType[*transport.Refusal](err); !ok || r.Message == "" || len(r.Message) > 600 {
+				t.Errorf("%q, %q: %v", id, after, err)
+			}
+			return
+		}
+		if len(h.Channels) != len(q["channel"]) || len(h.Channels) == 0 || len(h.Channels) > MaxPlainChannels {
+			t.Fatalf("%q became %+v", names, h)
+		}
+		presented := id
+		if id == "" {
+			presented = after
+		}
+		v := newVector(h.Channels)
+		for i, s := range h.Channels {
+			if s.Channel != q["channel"][i] || id != "" && (s.After.IsZero() || s.Start != eventlog.Start{}) {
+				t.Errorf("%q with %q and %q became %+v", names, id, after, s)
+			}
+			if len(h.Channels) == 1 && !s.After.IsZero() && s.After.String() != presented {
+				t.Errorf("%q is read as %v", presented, s.After)
+			}
+		}
+		if back := strings.TrimSpace(strings.TrimPrefix(string(v.appendBlockEnd(nil)), "id: ")); len(h.Channels) > 1 && !h.Channels[0].After.IsZero() && back != presented {
+			t.Errorf("%q is read as %q", presented, back)
+		}
+	})
 }

@@ -58,10 +58,12 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, peer transport.P
 	peer.Transport = Name
 	hello, c, err := h.prepare(w, r)
 	if err != nil {
+		peer.Refused(err)
 		transport.WriteRefusal(w, err)
 		return
 	}
 	if errors.Is(c.rc.SetWriteDeadline(time.Time{}), http.ErrNotSupported) {
+		peer.Refused(errNoDeadlines)
 		transport.WriteRefusalStatus(w, http.StatusInternalServerError, errNoDeadlines)
 		return
 	}
@@ -83,6 +85,17 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, peer transport.P
 
 var errNoDeadlines = transport.Refuse(transport.CodeBadRequest,
 	"a middleware of this server wraps its http.ResponseWriter without an Unwrap method, so a client that does not read could not be cut off")
+
+// Refuse answers a request that is not let in. An EventSource would take a 503
+// for the end of it all, so that it is told in its own way to return later
+// (PROTOCOL P3.11).
+func (h *Handler) Refuse(w http.ResponseWriter, r *http.Request, err error) {
+	c := newConn(w, r, plainCodec{})
+	if r.Method != http.MethodPost {
+		c.retry = h.o.Retry
+	}
+	c.refuse(err)
+}
 
 func (h *Handler) prepare(w http.ResponseWriter, r *http.Request) (transport.Hello, *conn, error) {
 	if r.Method == http.MethodPost {

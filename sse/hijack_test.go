@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/throughline/throughline/conformance"
+	"github.com/throughline/throughline/internal/conform"
 	"github.com/throughline/throughline/internal/wireclient"
 	"github.com/throughline/throughline/transport"
 )
@@ -104,9 +105,10 @@ func TestContractHoldsForAHijackedResponse(t *testing.T) {
 		},
 		Client: func(ctx context.Context, hc *http.Client, ask conformance.Ask, received func(conformance.Received)) error {
 			s, err := wireclient.SSE(ctx, hc, "http://127.0.0.1:1/sse"+wireclient.Query(ask.After, ask.Channels...), "")
-			return wireclient.Drain(s, err, func(it wireclient.Item) { it.Tell(received) })
+			return conform.Drain(s, err, received)
 		},
 		OneChannel: true,
+		Plain:      true,
 		Hijacks:    true,
 	})
 }

@@ -10,6 +10,10 @@ import (
 	"github.com/throughline/throughline/transport"
 )
 
+// maxVector is the most bytes of a vector's text: the longest positions of the
+// most channels fit.
+const maxVector = 2048
+
 // vectorVersion is the first character of a vector's text.
 const vectorVersion = 'v'
 
@@ -64,6 +68,9 @@ func (v *vector) appendBlockEnd(dst []byte) []byte {
 
 // parseVector reads an id for these channels. The error is a *Refusal.
 func parseVector(text string, subs []transport.Subscription) ([]eventlog.Position, error) {
+	if len(text) > maxVector {
+		return nil, transport.Refuse(transport.CodeBadPosition, "a vector of positions has at most %d bytes, not %d", maxVector, len(text))
+	}
 	parts := strings.Split(text, "~")
 	names := make([]string, len(subs))
 	for i := range subs {

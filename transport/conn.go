@@ -74,6 +74,31 @@ type Peer struct {
 	Claims    any    // what else authentication found, for those who authorise
 	Addr      string // where it comes from, for people
 	Transport string // the adapter's name: "sse", "ws", "poll"
+
+	// Connection is what logs call it: each request is one. Empty: the engine
+	// makes a name up.
+	Connection string
+	// OnRefusal, if not nil, is told what an adapter refuses by itself, for logs
+	// and metrics.
+	OnRefusal func(error)
+
+	// Expires is when the credentials end that showed this. Zero: they don't.
+	Expires time.Time
+	// Identify finds out who it is: the engine asks when a line begins, and again
+	// when its client brings fresh credentials. credentials are those that came in
+	// a frame, for clients that can't put them in a header (PROTOCOL P6.21), or
+	// empty: then the request itself has to show it. nil: it is known already, and
+	// credentials are not looked at. The error is told as the engine tells those
+	// of Authorize.
+	Identify func(ctx context.Context, credentials string) (Peer, error)
+}
+
+// Refused tells whoever mounted an adapter what that refuses by itself. What the
+// engine refuses the engine knows.
+func (p *Peer) Refused(err error) {
+	if p.OnRefusal != nil {
+		p.OnRefusal(err)
+	}
 }
 
 // A Hello is what a client asks for when it begins a line.
@@ -82,6 +107,8 @@ type Hello struct {
 	// channel refuses the hello, and no frames of the session protocol are
 	// sent.
 	Version int
+	// Credentials show who it is, if the request could not.
+	Credentials string
 	// Token continues a session, if it verifies (PROTOCOL P6.16).
 	Token string
 	// Line is the client's number for this line.
@@ -124,6 +151,16 @@ type Watch struct {
 // ErrSpent is what an adapter gives to Detach when it has answered a connection
 // that is spent by that, and the client will come again.
 var ErrSpent = errors.New("transport: the connection was answered")
+
+// ErrDead is what an adapter gives to Detach, wrapped, when the client did not
+// leave but no longer answers.
+var ErrDead = errors.New("transport: the client is dead")
+
+// ErrCut is what an adapter gives to Detach, or returns from Send, wrapped, when
+// the connection ended without a word of the client's, on a carrier on which
+// clients say it when they leave. Many of them in a row show that the carrier
+// doesn't work for that client.
+var ErrCut = errors.New("transport: the connection was cut")
 
 // ErrClosed is returned by a Conn that was closed or is spent.
 var ErrClosed = errors.New("transport: connection is closed")

@@ -16,7 +16,7 @@ type FrameKind uint8
 // The frames that the engine sends, and below them those of a client.
 const (
 	FrameOpen      FrameKind = iota + 1 // answer to a hello: Open (PROTOCOL P6.3)
-	FrameOpening                        // where a channel begins: Channel, At (P2.3)
+	FrameOpening                        // where a channel begins: Channel, At, Given (P2.3, P6.19)
 	FrameGap                            // events are missing: Channel, Lost (P2.4)
 	FrameEnd                            // a channel was refused or is over: Channel, Reason (P6.9)
 	FrameBeat                           // a sign of life (P6.5)
@@ -24,6 +24,7 @@ const (
 	FramePublished                      // answer to a publish: Published (P9.4)
 	FrameAnswer                         // answer to a call: Answer (P9.9)
 	FramePresence                       // who is in a channel: Channel, Presence (P10.2)
+	FrameRefresh                        // fresh credentials are wanted: Left (P6.22)
 
 	FrameSubscribe   // Channels (P6.10)
 	FrameUnsubscribe // Names (P6.10)
@@ -31,6 +32,7 @@ const (
 	FrameWatch       // Watches (P10.1)
 	FramePublish     // Publish (P9.2)
 	FrameCall        // Call (P9.9)
+	FrameCredentials // Credentials (P6.21)
 	FrameGoodbye     // the session will not come back: Line, if it came by a request (P6.20)
 )
 
@@ -43,11 +45,13 @@ type Frame struct {
 	// Of the engine.
 	Open      *Open
 	At        eventlog.Position
+	Given     bool // the client did not ask for the channel
 	Lost      eventlog.Lost
 	Reason    Reason
 	Published []Published
 	Answer    *Answer
 	Presence  *Presence
+	Left      time.Duration // until the credentials end
 
 	// Of a client.
 	Channels []Subscription
@@ -56,6 +60,8 @@ type Frame struct {
 	Publish  *Publish
 	Call     *Call
 	Line     uint64
+
+	Credentials string
 
 	memo *memo
 }

@@ -4,25 +4,32 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
 // What the adapters share because each of them begins as an HTTP request. The
 // engine uses none of it.
 
-// statuses are those of PROTOCOL P8.3; other codes are 400.
+// statuses are those of PROTOCOL P8.3; other codes are 400, or 503 with class
+// Later.
 var statuses = map[string]int{
 	CodeTooLarge:      http.StatusRequestEntityTooLarge,
+	CodeBadEncoding:   http.StatusUnsupportedMediaType,
 	CodeUnauthorized:  http.StatusUnauthorized,
+	CodeExpired:       http.StatusUnauthorized,
 	CodeForbidden:     http.StatusForbidden,
 	CodeForeignOrigin: http.StatusForbidden,
 	CodeNotFound:      http.StatusNotFound,
 	CodeStale:         http.StatusConflict,
 	CodeBusy:          http.StatusServiceUnavailable,
-	CodeUnavailable:   http.StatusServiceUnavailable,
 	CodeSlowConsumer:  http.StatusServiceUnavailable,
+	CodeBrokenCarrier: http.StatusServiceUnavailable,
+	CodeRateLimited:   http.StatusTooManyRequests,
+	CodeUnavailable:   http.StatusServiceUnavailable,
 	CodeShutdown:      http.StatusServiceUnavailable,
 	CodeSuperseded:    http.StatusConflict,
 	CodeDisconnected:  http.StatusForbidden,
@@ -38,6 +45,8 @@ func WriteRefusal(w http.ResponseWriter, err error) {
 		status = http.StatusInternalServerError
 	} else if s, ok := statuses[r.Code]; ok {
 		status = s
+	} else if r.Class == Later {
+		status = http.StatusServiceUnavailable
 	}
 	WriteRefusalStatus(w, status, r)
 }
@@ -46,7 +55,7 @@ func WriteRefusal(w http.ResponseWriter, err error) {
 // the code.
 func WriteRefusalStatus(w http.ResponseWriter, status int, r *Refusal) {
 	if r.Class == Later {
-		seconds := (r.After + time.Second - 1) / time.Second
+		seconds := (r.After.Truncate(time.Millisecond) + time.Second - 1) / time.Second // of what the body says
 		w.Header().Set("Retry-After", strconv.Itoa(int(max(seconds, 1))))
 	}
 	WriteJSON(w, status, append(AppendReasonJSON([]byte(`{"error":`), r.Reason), "}\n"...))
@@ -97,29 +106,48 @@ func PlainHello(r *http.Request, most int, after string) (Hello, error) {
 
 // ReadHello reads the body of a session request: a hello. Errors are *Refusals.
 func ReadHello(w http.ResponseWriter, r *http.Request, limit int64, within time.Duration) (Hello, error) {
-	body, err := ReadBody(w, r, limit, within)
+	body, err := ReadBody(w, r, limit, "MaxFrame", within)
 	if err != nil {
 		return Hello{}, err
 	}
 	return ParseHello(body)
 }
 
-// ReadBody reads a request's body, of at most so many bytes and within so long.
-// Errors are *Refusals.
-func ReadBody(w http.ResponseWriter, r *http.Request, limit int64, within time.Duration) ([]byte, error) {
+// ReadBody reads a request's body, of at most so many bytes, as the option says
+// that is named, and within so long. Errors are *Refusals.
+func ReadBody(w http.ResponseWriter, r *http.Request, limit int64, option string, within time.Duration) ([]byte, error) {
+	if err := checkEncoding(w, r); err != nil {
+		return nil, err
+	}
 	rc := http.NewResponseController(w)
 	_ = rc.SetReadDeadline(time.Now().Add(within)) // without it, the server's own bounds it
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if err != nil {
-		return nil, bodyRefusal(err)
+		return nil, bodyRefusal(err, option, within)
 	}
 	_ = rc.SetReadDeadline(time.Time{})
 	return body, nil
 }
 
-func bodyRefusal(err error) *Refusal {
+// checkEncoding refuses bodies that are compressed: their bound would say
+// nothing of what they unpack to. RFC 9110 §12.5.3 has the answer say what
+// is taken.
+func checkEncoding(w http.ResponseWriter, r *http.Request) error {
+	for _, coding := range r.Header.Values("Content-Encoding") {
+		if !strings.EqualFold(coding, "identity") {
+			w.Header().Set("Accept-Encoding", "identity")
+			return Refuse(CodeBadEncoding, "a body comes as it is, without the Content-Encoding %.40q", coding)
+		}
+	}
+	return nil
+}
+
+func bodyRefusal(err error, option string, within time.Duration) *Refusal {
 	if over, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return Refuse(CodeTooLarge, "the body is longer than %d bytes", over.Limit)
+		return Refuse(CodeTooLarge, "the body is longer than %d bytes (Options.%s)", over.Limit, option)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return Refuse(CodeBadRequest, "the body did not come within %v (Options.HelloTimeout)", within)
 	}
 	return Refuse(CodeBadRequest, "the body could not be read")
 }

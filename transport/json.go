@@ -3,6 +3,7 @@ package transport
 import (
 	"encoding/base64"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/throughline/throughline/eventlog"
@@ -62,6 +63,9 @@ func AppendFrameJSON(dst []byte, f *Frame) []byte {
 		dst = appendString(dst, f.Channel)
 		dst = append(dst, `,"position":"`...)
 		dst = f.At.Append(dst)
+		if f.Given {
+			return append(dst, `","given":true}`...)
+		}
 		return append(dst, `"}`...)
 	case FrameGap:
 		return appendGap(dst, f)
@@ -81,6 +85,10 @@ func AppendFrameJSON(dst []byte, f *Frame) []byte {
 		return appendAnswer(dst, f.Answer)
 	case FramePresence:
 		return appendPresence(dst, f)
+	case FrameRefresh:
+		dst = append(dst, `{"refresh":{"left":`...)
+		dst = strconv.AppendInt(dst, f.Left.Milliseconds(), 10)
+		return append(dst, `}}`...)
 	default:
 		return append(dst, `{}`...)
 	}
@@ -134,11 +142,29 @@ func AppendReasonJSON(dst []byte, r Reason) []byte {
 	if r.Code == CodeBadVersion {
 		dst = append(dst, `,"versions":[1]`...)
 	}
+	if r.Code == CodeBrokenCarrier {
+		dst = appendNames(append(dst, `,"instead":`...), r.Instead)
+	}
 	if r.Message != "" {
 		dst = append(dst, `,"message":`...)
 		dst = appendString(dst, r.Message)
 	}
 	return append(dst, '}')
+}
+
+// appendNames appends names that are joined by commas as a JSON list.
+func appendNames(dst []byte, joined string) []byte {
+	dst = append(dst, '[')
+	for name := range strings.SplitSeq(joined, ",") {
+		if name == "" {
+			continue
+		}
+		if dst[len(dst)-1] != '[' {
+			dst = append(dst, ',')
+		}
+		dst = appendString(dst, name)
+	}
+	return append(dst, ']')
 }
 
 // AppendStringJSON appends s as a JSON string (RFC 8259 §7). What is not UTF-8

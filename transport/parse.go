@@ -1,10 +1,8 @@
 package transport
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
-	"io"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -31,6 +29,9 @@ func ParseAfter(text string) (eventlog.Position, eventlog.Start, error) {
 		}
 		return eventlog.Position{}, eventlog.Start{Last: last}, nil
 	}
+	if len(text) > eventlog.MaxPositionText {
+		return eventlog.Position{}, eventlog.Start{}, Refuse(CodeBadPosition, "a position has at most %d characters, not %d", eventlog.MaxPositionText, len(text))
+	}
 	p, err := eventlog.ParsePosition(text)
 	if err != nil {
 		return eventlog.Position{}, eventlog.Start{}, Refuse(CodeBadPosition,
@@ -49,23 +50,24 @@ type wireSubscription struct {
 // wireUp is any frame of a client: exactly one member is set, and beside it the
 // head, if the frame came by a request.
 type wireUp struct {
-	Up          json.RawMessage    `json:"up"`
-	Hello       json.RawMessage    `json:"hello"`
-	Subscribe   []wireSubscription `json:"subscribe"`
-	Unsubscribe []string           `json:"unsubscribe"`
-	Pause       []string           `json:"pause"`
-	Presence    []wireWatch        `json:"presence"`
-	Publish     *wirePublish       `json:"publish"`
-	Call        *wireCall          `json:"call"`
-	Close       *wireClose         `json:"close"`
+	Up          json.RawMessage        `json:"up"`
+	Hello       json.RawMessage        `json:"hello"`
+	Subscribe   list[wireSubscription] `json:"subscribe"`
+	Unsubscribe list[string]           `json:"unsubscribe"`
+	Pause       list[string]           `json:"pause"`
+	Presence    list[wireWatch]        `json:"presence"`
+	Publish     object[wirePublish]    `json:"publish"`
+	Call        object[wireCall]       `json:"call"`
+	Credentials *string                `json:"credentials"`
+	Close       object[wireClose]      `json:"close"`
 }
 
 type wireHello struct {
-	Token    string             `json:"token"`
-	Line     uint64             `json:"line"`
-	Probe    bool               `json:"probe"`
-	Channels []wireSubscription `json:"channels"`
-	Presence []wireWatch        `json:"presence"`
+	Token    string                 `json:"token"`
+	Line     uint64                 `json:"line"`
+	Probe    bool                   `json:"probe"`
+	Channels list[wireSubscription] `json:"channels"`
+	Presence list[wireWatch]        `json:"presence"`
 }
 
 type wireWatch struct {
@@ -142,7 +144,7 @@ func ParseUpstream(text []byte) (Upstream, error) {
 func (w *wireUp) members() (n int) {
 	for _, set := range []bool{
 		w.Hello != nil, w.Subscribe != nil, w.Unsubscribe != nil, w.Pause != nil,
-		w.Presence != nil, w.Publish != nil, w.Call != nil, w.Close != nil,
+		w.Presence != nil, w.Publish.v != nil, w.Call.v != nil, w.Credentials != nil, w.Close.v != nil,
 	} {
 		if set {
 			n++
@@ -154,7 +156,7 @@ func (w *wireUp) members() (n int) {
 // frame returns what is set, which is no hello.
 func (w *wireUp) frame() (*Frame, error) {
 	if w.members() != 1 || w.Hello != nil {
-		return nil, Refuse(CodeBadRequest, "a frame has exactly one of hello, subscribe, unsubscribe, pause, presence, publish, call, close")
+		return nil, Refuse(CodeBadRequest, "a frame has exactly one of hello, subscribe, unsubscribe, pause, presence, publish, call, credentials, close")
 	}
 	switch {
 	case w.Subscribe != nil:
@@ -167,14 +169,19 @@ func (w *wireUp) frame() (*Frame, error) {
 	case w.Presence != nil:
 		watches, err := watches(w.Presence)
 		return &Frame{Kind: FrameWatch, Watches: watches}, err
-	case w.Publish != nil:
-		p, err := w.Publish.parse()
+	case w.Publish.v != nil:
+		p, err := w.Publish.v.parse()
 		return &Frame{Kind: FramePublish, Publish: p}, err
-	case w.Call != nil:
-		c, err := w.Call.parse()
+	case w.Call.v != nil:
+		c, err := w.Call.v.parse()
 		return &Frame{Kind: FrameCall, Call: c}, err
+	case w.Credentials != nil:
+		if *w.Credentials == "" {
+			return nil, Refuse(CodeBadRequest, "credentials are empty")
+		}
+		return &Frame{Kind: FrameCredentials, Credentials: *w.Credentials}, nil
 	default:
-		return &Frame{Kind: FrameGoodbye, Line: w.Close.Line}, nil
+		return &Frame{Kind: FrameGoodbye, Line: w.Close.v.Line}, nil
 	}
 }
 
@@ -229,19 +236,19 @@ func decode(text []byte, into any) error {
 	if !utf8.Valid(text) {
 		return Refuse(CodeBadRequest, "the frame is not UTF-8")
 	}
-	d := json.NewDecoder(bytes.NewReader(text))
-	if err := d.Decode(into); err != nil {
-		return Refuse(CodeBadRequest, "the frame can't be read: %.200s", err)
+	err := json.Unmarshal(text, into)
+	if r, ok := errors.AsType[*Refusal](err); ok {
+		return r
 	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return Refuse(CodeBadRequest, "something follows the frame")
+	if err != nil {
+		return Refuse(CodeBadRequest, "the frame can't be read: %.200s", err)
 	}
 	return nil
 }
 
 func subscriptions(wire []wireSubscription) ([]Subscription, error) {
-	subs := make([]Subscription, 0, len(wire))
-	seen := make(map[string]bool, len(wire))
+	subs := make([]Subscription, 0, min(len(wire), usualList))
+	seen := make(map[string]bool)
 	for _, w := range wire {
 		if seen[w.Channel] {
 			return nil, Refuse(CodeBadRequest, "channel %.40q is named twice", w.Channel)
@@ -255,8 +262,8 @@ func subscriptions(wire []wireSubscription) ([]Subscription, error) {
 }
 
 func watches(wire []wireWatch) ([]Watch, error) {
-	list := make([]Watch, 0, len(wire))
-	seen := make(map[string]bool, len(wire))
+	list := make([]Watch, 0, min(len(wire), usualList))
+	seen := make(map[string]bool)
 	for _, w := range wire {
 		if seen[w.Channel] {
 			return nil, Refuse(CodeBadRequest, "the presence of %.40q is asked for twice", w.Channel)

@@ -2,16 +2,19 @@ package transport
 
 import (
 	"fmt"
+	"log/slog"
+	"strings"
 	"time"
 )
 
-// A Class tells a client what to do after an end (PROTOCOL P8.2).
+// A Class tells a client what to do after an end (PROTOCOL P8.2). The zero value
+// is Never, so that a reason without one keeps a client out.
 type Class uint8
 
 const (
-	Now   Class = iota // come back at once
+	Never Class = iota // not as you are: something has to change first
+	Now                // come back at once
 	Later              // come back after Reason.After
-	Never              // not as you are: something has to change first
 )
 
 // String returns the class as the wire has it.
@@ -34,15 +37,19 @@ const (
 	CodeBadChannel      = "bad_channel"
 	CodeTooManyChannels = "too_many_channels"
 	CodeTooLarge        = "too_large"
+	CodeBadEncoding     = "bad_encoding"
 	CodeInvalid         = "invalid"
 	CodeUnauthorized    = "unauthorized"
+	CodeExpired         = "expired"
 	CodeForbidden       = "forbidden"
 	CodeForeignOrigin   = "foreign_origin"
 	CodeNotFound        = "not_found"
 	CodeStale           = "stale"
 	CodeBusy            = "busy"
+	CodeRateLimited     = "rate_limited"
 	CodeUnavailable     = "unavailable"
 	CodeSlowConsumer    = "slow_consumer"
+	CodeBrokenCarrier   = "broken_carrier"
 	CodeShutdown        = "shutdown"
 	CodeUnsubscribed    = "unsubscribed"
 	CodeProbeOver       = "probe_over"
@@ -55,6 +62,7 @@ const (
 
 	// Codes that only logs and metrics show: the client is not there to see.
 	CodeLeft    = "left"    // the client went away
+	CodeDead    = "dead"    // the client no longer answers
 	CodeSpent   = "spent"   // a poll was answered
 	CodeBroken  = "broken"  // a write failed
 	CodeGoodbye = "goodbye" // the client said that it will not come back
@@ -67,6 +75,9 @@ type Reason struct {
 	Class   Class
 	After   time.Duration // with class Later
 	Message string
+	// Instead names the transports that are open to the client, joined by
+	// commas, with CodeBrokenCarrier.
+	Instead string
 }
 
 func (r Reason) String() string {
@@ -79,18 +90,63 @@ func (r Reason) String() string {
 	return r.Code + ": " + r.Message
 }
 
+// Attrs are what a line of a log says of a reason. What stands in quotes in its
+// message is left out: that is what the client said, which may be a secret.
+func (r Reason) Attrs() []slog.Attr {
+	return []slog.Attr{slog.String("code", r.Code), slog.String("message", withoutQuotes(r.Message))}
+}
+
+func withoutQuotes(text string) string {
+	var kept strings.Builder
+	for {
+		before, rest, quoted := strings.Cut(text, `"`)
+		kept.WriteString(before)
+		if !quoted {
+			return kept.String()
+		}
+		kept.WriteString(`"…"`)
+		text = afterQuote(rest)
+	}
+}
+
+// afterQuote returns what follows the end of a quote that has begun.
+func afterQuote(text string) string {
+	for i := 0; i < len(text); i++ {
+		switch text[i] {
+		case '\\':
+			i++
+		case '"':
+			return text[i+1:]
+		}
+	}
+	return ""
+}
+
 // A Refusal is the error for what is not done.
-type Refusal struct{ Reason }
+type Refusal struct {
+	Reason
+	// Cause is what is behind it, for logs. No client is told.
+	Cause error
+}
 
 func (r *Refusal) Error() string { return r.String() }
+
+// Unwrap returns what is behind it.
+func (r *Refusal) Unwrap() error { return r.Cause }
 
 // Refuse returns a refusal of class Never, its message in the manner of
 // fmt.Sprintf.
 func Refuse(code, format string, args ...any) *Refusal {
-	return &Refusal{Reason{Code: code, Class: Never, Message: fmt.Sprintf(format, args...)}}
+	return &Refusal{Reason: Reason{Code: code, Class: Never, Message: fmt.Sprintf(format, args...)}}
 }
 
 // RefuseFor returns a refusal of class Later.
 func RefuseFor(after time.Duration, code, format string, args ...any) *Refusal {
-	return &Refusal{Reason{Code: code, Class: Later, After: after, Message: fmt.Sprintf(format, args...)}}
+	return &Refusal{Reason: Reason{Code: code, Class: Later, After: after, Message: fmt.Sprintf(format, args...)}}
+}
+
+// Because notes what is behind a refusal, for logs, and returns it.
+func (r *Refusal) Because(cause error) *Refusal {
+	r.Cause = cause
+	return r
 }

@@ -17,15 +17,15 @@ const (
 )
 
 type wirePublish struct {
-	Producer string             `json:"producer"`
-	Frames   []wirePublishFrame `json:"frames"`
+	Producer string                 `json:"producer"`
+	Frames   list[wirePublishFrame] `json:"frames"`
 }
 
 type wirePublishFrame struct {
-	Seq      uint64        `json:"seq"`
-	Channel  string        `json:"channel"`
-	Messages []wireMessage `json:"messages"`
-	Repeat   bool          `json:"repeat"`
+	Seq      uint64            `json:"seq"`
+	Channel  string            `json:"channel"`
+	Messages list[wireMessage] `json:"messages"`
+	Repeat   bool              `json:"repeat"`
 }
 
 type wireMessage struct {

@@ -67,6 +67,7 @@ func TestFixturesOfTheClient(t *testing.T) {
 		"unsubscribe":           transport.Frame{Kind: transport.FrameUnsubscribe, Names: []string{"room:43"}},
 		"pause":                 transport.Frame{Kind: transport.FramePause, Names: []string{"room:42"}},
 		"presence asked":        transport.Frame{Kind: transport.FrameWatch, Watches: []transport.Watch{{Channel: "room:42"}}},
+		"credentials":           transport.Frame{Kind: transport.FrameCredentials, Credentials: "eyJhbGciOiJub25lIn0.e30."},
 		"goodbye of the client": transport.Frame{Kind: transport.FrameGoodbye},
 		"goodbye of the client, by request": transport.Upstream{
 			Version: 1, Token: "a.k1.e30.c2ln", Frame: transport.Frame{Kind: transport.FrameGoodbye, Line: 3},
@@ -131,17 +132,18 @@ func TestFixturesOfTheServer(t *testing.T) {
 		"open, the token stays": {Kind: transport.FrameOpen, Open: &open},
 		"open, of a probe":      {Kind: transport.FrameOpen, Open: &transport.Open{Line: 4, Heartbeat: 25 * time.Second}},
 		"opening":               {Kind: transport.FrameOpening, Channel: "room:42", At: at(t, "a1.10000001")},
+		"opening, given":        {Kind: transport.FrameOpening, Channel: "news", At: at(t, "a1.10000001"), Given: true},
 		"gap": {Kind: transport.FrameGap, Channel: "room:42", Lost: eventlog.Lost{
 			From: at(t, "a4.10000004"), To: at(t, "a9.10000009"), Reason: eventlog.Trimmed,
 		}},
 		"end, for good": end("room:42", never("forbidden", "not allowed to subscribe")),
-		"end, as asked": end("room:43", transport.Reason{Code: transport.CodeUnsubscribed}),
-		"end, paused":   end("room:42", transport.Reason{Code: transport.CodePaused}),
+		"end, as asked": end("room:43", transport.Reason{Code: transport.CodeUnsubscribed, Class: transport.Now}),
+		"end, paused":   end("room:42", transport.Reason{Code: transport.CodePaused, Class: transport.Now}),
 		"heartbeat":     {Kind: transport.FrameBeat},
 		"goodbye": {Kind: transport.FrameClose, Reason: transport.Reason{
 			Code: transport.CodeShutdown, Class: transport.Later, After: 1200 * time.Millisecond, Message: "this server is going away",
 		}},
-		"goodbye, superseded": {Kind: transport.FrameClose, Reason: transport.Reason{Code: transport.CodeSuperseded}},
+		"goodbye, superseded": {Kind: transport.FrameClose, Reason: transport.Reason{Code: transport.CodeSuperseded, Class: transport.Now}},
 		"published": {Kind: transport.FramePublished, Published: []transport.Published{
 			{Seq: 7, At: at(t, "a5.10000005")},
 			{Seq: 8, At: at(t, "a6.10000006"), Duplicate: true},
@@ -151,6 +153,7 @@ func TestFixturesOfTheServer(t *testing.T) {
 		"answer":          answer(transport.Answer{ID: 3, Payload: transport.Payload{Data: []byte("3")}}),
 		"answer, binary":  answer(transport.Answer{ID: 4, Payload: transport.Payload{Kind: eventlog.Binary, Data: []byte("\x00\x01\x02")}}),
 		"answer, refused": answer(transport.Answer{ID: 5, Refused: transport.Refuse("failed", "the handler of this call failed")}),
+		"refresh":         {Kind: transport.FrameRefresh, Left: time.Minute},
 		"presence, snapshot": presence(transport.Presence{Version: "v1", Total: 2, Members: []transport.Member{
 			{ID: "s1", Subject: "ann", Info: json.RawMessage(`{"colour":"red"}`)}, {ID: "s2"},
 		}}),

@@ -15,6 +15,9 @@ var closeCodes = map[transport.Class]uint16{
 	transport.Never: 4002,
 }
 
+// ownCodes are for what RFC 6455 has a code of its own for (§§7.4.1, 8.1).
+var ownCodes = map[transport.Reason]uint16{errNotUTF8.Reason: 1007, errBroken.Reason: 1002}
+
 var ping = appendFrame(nil, opPing, nil)
 
 // A conn sends to one WebSocket.
@@ -32,7 +35,7 @@ var _ transport.Conn = (*conn)(nil)
 
 // Send implements [transport.Conn].
 func (c *conn) Send(items []transport.Item, deadline time.Time) (more bool, err error) {
-	last := false
+	last, beat := false, false
 	pieces := c.pieces[:0]
 	for _, item := range items {
 		switch {
@@ -42,13 +45,18 @@ func (c *conn) Send(items []transport.Item, deadline time.Time) (more bool, err 
 			pieces = append(pieces, c.goodbye(item.Frame))
 			last = true
 		case item.Frame.Kind == transport.FrameBeat && !c.session:
-			pieces = append(pieces, ping)
+			beat = true
 		default:
 			pieces = append(pieces, item.Frame.As(codec{}))
+			beat = beat || item.Frame.Kind == transport.FrameBeat
 		}
 	}
+	if now := time.Now(); !last && c.gate.vigil.due(now, beat) {
+		pieces = append(pieces, ping)
+		c.gate.await(now)
+	}
 	c.pieces = pieces
-	err = c.gate.send(pieces, deadline, last)
+	err = wasCut(c.gate.send(pieces, deadline, last))
 	clear(c.pieces)
 	if last {
 		time.AfterFunc(c.closeTimeout, func() { _ = c.gate.Close() }) // a client that does not answer
@@ -67,7 +75,10 @@ func (c *conn) goodbye(f *transport.Frame) []byte {
 	if f.Reason.Class == transport.Later {
 		reason = fmt.Sprintf("%s %d", reason, f.Reason.After.Milliseconds())
 	}
-	code := closeCodes[f.Reason.Class]
+	code, ok := ownCodes[f.Reason]
+	if !ok {
+		code = closeCodes[f.Reason.Class]
+	}
 	return appendFrame(b, opClose, append([]byte{byte(code >> 8), byte(code)}, reason...))
 }
 

@@ -31,12 +31,34 @@ var errNotControl = errors.New("ws: only control frames are written through the 
 type gate struct {
 	net.Conn
 	timeout time.Duration // of the write of a control frame
+	vigil   vigil
 
-	writing sync.Mutex // held while writing to Conn
+	writing turn // held while writing to Conn
 
 	mu     sync.Mutex
 	slots  [3][]byte // guarded by mu: the close, ping and pong that wait
+	ending bool      // guarded by mu: the library gave a close frame
 	closed bool      // guarded by mu: a close frame was written, nothing may follow
+}
+
+// A turn is a mutex that may be waited for while time passes, which one of
+// package sync may not in a bubble of testing/synctest. It holds one value at
+// most.
+type turn chan struct{}
+
+func newTurn() turn { return make(turn, 1) }
+
+func (t turn) take() { t <- struct{}{} }
+
+func (t turn) give() { <-t }
+
+func (t turn) tryTake() bool {
+	select {
+	case t <- struct{}{}:
+		return true
+	default:
+		return false
+	}
 }
 
 // Write takes a control frame from the library. It blocks only while no flush
@@ -48,17 +70,34 @@ func (g *gate) Write(frame []byte) (int, error) {
 	}
 	g.mu.Lock()
 	g.slots[opcode-opClose] = append([]byte(nil), frame...)
+	g.ending = g.ending || opcode == opClose
 	g.mu.Unlock()
 	g.drain()
 	return len(frame), nil
 }
 
+// Close closes the connection. The library does, once it has given the close frame
+// that answers the client's; that may wait behind a Send, and both then have
+// until the timeout.
+func (g *gate) Close() error {
+	g.mu.Lock()
+	ending := g.ending
+	g.mu.Unlock()
+	if ending {
+		_ = g.Conn.SetWriteDeadline(time.Now().Add(g.timeout)) // of a Send that is under way
+		g.writing.take()
+		g.drainLocked()
+		g.writing.give()
+	}
+	return g.Conn.Close()
+}
+
 // send writes whole frames, in one call where the connection can. The last of
 // them may be a close frame, which closes the gate.
 func (g *gate) send(frames net.Buffers, deadline time.Time, last bool) error {
-	g.writing.Lock()
+	g.writing.take()
 	err := g.sendLocked(frames, deadline, last)
-	g.writing.Unlock()
+	g.writing.give()
 	g.drain()
 	return err
 }
@@ -84,14 +123,18 @@ func (g *gate) sendLocked(frames net.Buffers, deadline time.Time, last bool) err
 // will do it. A frame that comes while this writes is seen again in the loop.
 func (g *gate) drain() {
 	for {
-		if !g.waiting() || !g.writing.TryLock() {
+		if !g.waiting() || !g.writing.tryTake() {
 			return
 		}
-		frame, ok := g.take()
-		if ok {
-			g.writeControl(frame)
-		}
-		g.writing.Unlock()
+		g.drainLocked()
+		g.writing.give()
+	}
+}
+
+// drainLocked writes what waits; g.writing is held.
+func (g *gate) drainLocked() {
+	for frame, ok := g.take(); ok; frame, ok = g.take() {
+		g.writeControl(frame)
 	}
 }
 

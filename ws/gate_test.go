@@ -44,7 +44,7 @@ func readFrame(r io.Reader) (opcode byte, payload []byte, err error) {
 // close frame.
 func TestControlFramesStandBetweenDataFrames(t *testing.T) {
 	client, server := memnet.Pipe()
-	g := &gate{Conn: server, timeout: time.Second}
+	g := &gate{Conn: server, timeout: time.Second, writing: newTurn()}
 	const flushes = 3000
 	var writers sync.WaitGroup
 	writers.Go(func() {
@@ -106,7 +106,7 @@ func TestControlFramesStandBetweenDataFrames(t *testing.T) {
 func TestStalledClientThatPingsIsNotCutOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := memnet.Pipe()
-		g := &gate{Conn: server, timeout: time.Second}
+		g := &gate{Conn: server, timeout: time.Second, writing: newTurn()}
 		flushed := make(chan error, 1)
 		go func() {
 			flushed <- g.send(net.Buffers{appendFrame(nil, opText, make([]byte, 2*memnet.Window))}, time.Now().Add(30*time.Second), false)
@@ -139,7 +139,7 @@ func TestStalledClientThatPingsIsNotCutOff(t *testing.T) {
 func TestTornControlFrameEndsTheConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := memnet.Pipe()
-		g := &gate{Conn: server, timeout: time.Second}
+		g := &gate{Conn: server, timeout: time.Second, writing: newTurn()}
 		big := appendFrame(nil, opText, bytes.Repeat([]byte{'x'}, memnet.Window))
 		sent := make(chan error, 3)
 		send := func(frame []byte) {
@@ -171,7 +171,7 @@ func TestTornControlFrameEndsTheConnection(t *testing.T) {
 
 func TestLibraryMayNotWriteData(t *testing.T) {
 	_, server := memnet.Pipe()
-	g := &gate{Conn: server, timeout: time.Second}
+	g := &gate{Conn: server, timeout: time.Second, writing: newTurn()}
 	if _, err := g.Write(appendFrame(nil, opText, []byte("x"))); err == nil {
 		t.Error("a data frame of the library went through")
 	}

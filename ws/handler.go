@@ -1,14 +1,14 @@
 package ws
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"io"
-	"net"
 	"net/http"
+	"os"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/coder/websocket"
 
@@ -29,8 +29,17 @@ type Options struct {
 	// CloseTimeout is how long a client may take to answer a close frame.
 	// Default 1 s.
 	CloseTimeout time.Duration
+	// PeerTimeout is how long a client may leave a ping unanswered, and send
+	// nothing else, before it counts as dead. A ping goes with each heartbeat,
+	// and once in PeerTimeout where there is no silence. Default 20 s. Danger:
+	// what the buffers on the way hold for a slow client goes before the ping, so
+	// one that needs longer for that is taken for dead, too. It comes back, and
+	// misses nothing.
+	PeerTimeout time.Duration
 	// MaxFrame is the most bytes of a message from a client. Default 64 KiB.
 	MaxFrame int64
+	// Stop, if not nil, ends when who has said no hello is not to be waited for.
+	Stop context.Context
 }
 
 // A Handler answers requests with WebSockets.
@@ -50,6 +59,9 @@ func New(engine transport.Engine, o Options) *Handler {
 	if o.CloseTimeout == 0 {
 		o.CloseTimeout = time.Second
 	}
+	if o.PeerTimeout == 0 {
+		o.PeerTimeout = 20 * time.Second
+	}
 	if o.MaxFrame == 0 {
 		o.MaxFrame = 64 << 10
 	}
@@ -66,22 +78,31 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, peer transport.P
 	if plain {
 		var err error
 		if hello, err = transport.PlainHello(r, 1, r.URL.Query().Get("after")); err != nil {
+			peer.Refused(err)
 			transport.WriteRefusal(w, err)
 			return
 		}
 	}
 	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
+		peer.Refused(errNoUpgrade)
 		w.Header().Set("Upgrade", "websocket")
 		transport.WriteRefusalStatus(w, http.StatusUpgradeRequired, errNoUpgrade)
 		return
 	}
-	c := &conn{session: !plain, closeTimeout: h.o.CloseTimeout, gate: gate{timeout: h.o.WriteTimeout}}
+	c := &conn{session: !plain, closeTimeout: h.o.CloseTimeout, gate: gate{timeout: h.o.WriteTimeout, writing: newTurn()}}
+	c.gate.vigil.timeout, c.gate.vigil.asked = h.o.PeerTimeout, time.Now()
 	hijack := &hijacker{ResponseWriter: w, gate: &c.gate}
 	lib, err := websocket.Accept(hijack, r, &websocket.AcceptOptions{
 		InsecureSkipVerify: true, // the origin was checked by who mounted us
 		CompressionMode:    websocket.CompressionDisabled,
 	})
+	if hijack.refused {
+		peer.Refused(errNoHijack)
+		transport.WriteRefusalStatus(w, http.StatusNotImplemented, errNoHijack)
+		return
+	}
 	if err != nil {
+		peer.Refused(errBadHandshake)
 		return // Accept has answered
 	}
 	lib.SetReadLimit(-1) // read has a limit that the client is told of
@@ -97,6 +118,16 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, peer transport.P
 var errNoUpgrade = transport.Refuse(transport.CodeBadRequest,
 	"this path takes WebSocket handshakes; a proxy on the way may have left out the Upgrade header")
 
+var errNoHijack = transport.Refuse(transport.CodeNotFound,
+	"there are no WebSockets here: a middleware of this server wraps its http.ResponseWriter without an Unwrap or Hijack method")
+
+var errBadHandshake = transport.Refuse(transport.CodeBadRequest, "the WebSocket handshake is not one that can be accepted")
+
+var (
+	errNotUTF8 = transport.Refuse(transport.CodeBadRequest, "a text frame is not UTF-8")
+	errBroken  = transport.Refuse(transport.CodeBadRequest, "a frame is not one of RFC 6455: it is unmasked, fragmented, too long, or of a kind that is not allowed there")
+)
+
 // A socket is one accepted WebSocket; its methods run on the handler's
 // goroutine.
 type socket struct {
@@ -104,7 +135,9 @@ type socket struct {
 	lib     *websocket.Conn
 	conn    *conn
 	peer    transport.Peer
-	cut     bool // a message was not read to its end, so no other can be
+	// credentials are the last that came in a frame (PROTOCOL P6.21).
+	credentials string
+	cut         bool // a message was not read to its end, so no other can be
 }
 
 func (s *socket) servePlain(hello transport.Hello) {
@@ -120,10 +153,10 @@ func (s *socket) servePlain(hello transport.Hello) {
 }
 
 func (s *socket) serveSession() {
-	ctx, cancel := context.WithTimeout(context.Background(), s.handler.o.HelloTimeout)
-	hello, err := s.readHello(ctx)
-	cancel()
+	hello, err := s.readHello()
 	if err != nil {
+		s.peer.Refused(err)
+		s.goodbye(err)
 		return
 	}
 	session, err := s.attach(hello)
@@ -142,6 +175,9 @@ func (s *socket) serveSession() {
 		case up.Hello != nil:
 			err = s.refuse(session, transport.Refuse(transport.CodeBadRequest, "a line has one hello, but for one that follows a probe"))
 		default:
+			if up.Frame.Kind == transport.FrameCredentials {
+				s.credentials = up.Frame.Credentials // for the hello that may follow a probe
+			}
 			if err = session.Receive(*up.Frame); err != nil {
 				s.drain(nil) // the engine says goodbye
 			}
@@ -154,6 +190,7 @@ func (s *socket) serveSession() {
 func (s *socket) attach(hello transport.Hello) (transport.Session, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.handler.o.HelloTimeout)
 	defer cancel()
+	hello.Credentials = s.credentials
 	session, err := s.handler.engine.Attach(ctx, s.peer, hello, s.conn)
 	if err != nil {
 		s.goodbye(err)
@@ -191,29 +228,56 @@ func (s *socket) drain(err error) {
 // says, and waits for the end.
 func (s *socket) refuse(session transport.Session, err error) error {
 	if r, ok := errors.AsType[*transport.Refusal](err); ok {
+		go func() { // the line may be over without a goodbye of ours: the library has sent a close frame, too
+			<-session.Done()
+			time.AfterFunc(s.handler.o.CloseTimeout, func() { _ = s.conn.gate.Close() })
+		}()
 		s.drain(session.Receive(transport.Frame{Kind: transport.FrameClose, Reason: r.Reason}))
 	}
 	return err
 }
 
-// leave ends a line whose client is gone.
+// leave ends a line whose client is gone. Nobody waits for what the kernel still
+// holds for one that is dead.
 func (s *socket) leave(session transport.Session, err error) {
 	if session == nil {
 		return
 	}
 	session.Detach(err)
-	_ = s.conn.gate.Close() // frees a Send in progress
+	if errors.Is(err, transport.ErrDead) {
+		s.conn.Close(transport.Reason{Code: transport.CodeDead})
+	} else {
+		_ = s.conn.gate.Close() // frees a Send in progress
+	}
 	<-session.Done()
 }
 
-func (s *socket) readHello(ctx context.Context) (transport.Hello, error) {
-	up, err := s.readUp(ctx)
-	if err == nil && up.Hello == nil {
-		err = transport.Refuse(transport.CodeBadRequest, "the first frame of a line is a hello")
+// readHello reads the hello, and credentials that may come before it. A deadline
+// of the connection bounds it: the library would close one whose context is
+// over, and the client would not hear why.
+func (s *socket) readHello() (hello transport.Hello, err error) {
+	ctx, raw, within := context.Background(), s.conn.gate.Conn, s.handler.o.HelloTimeout
+	_ = raw.SetReadDeadline(time.Now().Add(within))
+	stopped := func() bool { return true }
+	if s.handler.o.Stop != nil {
+		stopped = context.AfterFunc(s.handler.o.Stop, func() { _ = raw.SetReadDeadline(time.Unix(1, 0)) })
 	}
-	if err != nil {
-		s.goodbye(err)
-		return transport.Hello{}, err
+	up, err := s.readUp(ctx)
+	if err == nil && up.Frame != nil && up.Frame.Kind == transport.FrameCredentials {
+		s.credentials = up.Frame.Credentials
+		up, err = s.readUp(ctx)
+	}
+	if !stopped() {
+		return hello, transport.RefuseFor(time.Second, transport.CodeShutdown, "this server is going away")
+	}
+	_ = raw.SetReadDeadline(time.Time{})
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return hello, transport.Refuse(transport.CodeBadRequest, "no hello came within %v (Options.HelloTimeout)", within)
+	case err != nil:
+		return hello, err
+	case up.Hello == nil:
+		return hello, transport.Refuse(transport.CodeBadRequest, "the first frame of a line is a hello")
 	}
 	return *up.Hello, nil
 }
@@ -231,38 +295,31 @@ func (s *socket) readUp(ctx context.Context) (transport.Up, error) {
 func (s *socket) read(ctx context.Context) ([]byte, error) {
 	kind, r, err := s.lib.Reader(ctx)
 	if err != nil {
-		return nil, err
+		return nil, s.broken(err)
 	}
 	limit := s.handler.o.MaxFrame
 	data, err := io.ReadAll(io.LimitReader(r, limit+1))
 	switch {
 	case err != nil:
-		return nil, err
+		return nil, s.broken(err)
 	case int64(len(data)) > limit:
 		s.cut = true
 		return nil, transport.Refuse(transport.CodeTooLarge, "a frame is longer than %d bytes (Options.MaxFrame)", limit)
 	case kind != websocket.MessageText:
 		return nil, transport.Refuse(transport.CodeBadRequest, "frames are text")
+	case !utf8.Valid(data): // the library doesn't look
+		return nil, errNotUTF8
 	}
 	return data, nil
 }
 
-// A hijacker hands the library a gate in place of the connection.
-type hijacker struct {
-	http.ResponseWriter
-	gate *gate
-}
-
-// controlBuffer makes the library write each control frame (at most 127 bytes
-// by RFC 6455 §5.5) in one call.
-const controlBuffer = 128
-
-func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	raw, rw, err := http.NewResponseController(h.ResponseWriter).Hijack()
-	if err != nil {
-		return nil, nil, err
+// broken turns the library's error into a refusal if what came is no frame of
+// RFC 6455. Mostly the library has sent a close frame itself then. What follows
+// can't be told apart.
+func (s *socket) broken(err error) error {
+	if websocket.CloseStatus(err) == -1 && strings.Contains(err.Error(), "received ") { // it has no type for that
+		s.cut = true
+		return errBroken
 	}
-	_ = raw.SetDeadline(time.Time{}) // those of the server
-	h.gate.Conn = raw
-	return h.gate, bufio.NewReadWriter(rw.Reader, bufio.NewWriterSize(h.gate, controlBuffer)), nil
+	return wasCut(err)
 }

@@ -13,6 +13,7 @@ type Block struct {
 	Data    string
 	HasData bool
 	Retry   string
+	HasID   bool // an id was set by it
 	Comment bool // nothing but a comment
 }
 
@@ -45,7 +46,7 @@ func (p *Parser) Next() (Block, error) {
 			if idSet {
 				p.LastEventID = id
 			}
-			b.ID = p.LastEventID
+			b.ID, b.HasID = p.LastEventID, idSet
 			b.HasData = data != nil
 			b.Data = strings.Join(data, "\n")
 			return b, nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -57,6 +58,7 @@ func poll(hc *http.Client, req *http.Request) (*Answer, error) {
 		Positions          map[string]string
 		Open               *Open
 		Close              *Reason
+		Refresh            *Refresh
 	}
 	if err := json.Unmarshal(text, &body); err != nil {
 		return nil, err
@@ -69,8 +71,40 @@ func poll(hc *http.Client, req *http.Request) (*Answer, error) {
 		}
 		a.Items = append(a.Items, it)
 	}
+	if body.Refresh != nil {
+		a.Items = append(a.Items, Item{Refresh: body.Refresh})
+	}
 	return a, nil
 }
+
+// Next implements [Stream]: what the answer holds, and then the positions that
+// no item of it has.
+func (a *Answer) Next() (Item, error) {
+	if !a.listed {
+		a.listed = true
+		last := map[string]string{}
+		for _, it := range a.Items {
+			last[it.Channel] = it.Position
+			if it.Gap != nil {
+				last[it.Channel] = it.Gap.To
+			}
+		}
+		for name, at := range a.Positions {
+			if last[name] != at {
+				a.Items = append(a.Items, Item{Channel: name, Position: at, Opening: true})
+			}
+		}
+	}
+	if len(a.Items) == 0 {
+		return Item{}, io.EOF
+	}
+	it := a.Items[0]
+	a.Items = a.Items[1:]
+	return it, nil
+}
+
+// Close implements [Stream].
+func (a *Answer) Close() {}
 
 // A PollStream asks again and again. A channel's first position and those that
 // move without an event come as openings.
@@ -88,9 +122,13 @@ func NewPollStream(ctx context.Context, ask func(ctx context.Context, positions 
 	return &PollStream{ask: ask, ctx: ctx, cancel: cancel}
 }
 
+// maxIdle is how many answers in a row may bring nothing: a server that does not
+// wait would be asked for ever, and no time pass in a bubble.
+const maxIdle = 1000
+
 // Next implements [Stream].
 func (s *PollStream) Next() (Item, error) {
-	for {
+	for range maxIdle {
 		if s.answer != nil {
 			if it, err := s.answer.Next(); err == nil {
 				if it.Opening && s.before[it.Channel] == it.Position {
@@ -109,6 +147,7 @@ func (s *PollStream) Next() (Item, error) {
 			return Item{}, err
 		}
 	}
+	return Item{}, fmt.Errorf("%d answers in a row brought nothing", maxIdle)
 }
 
 // Close implements [Stream].

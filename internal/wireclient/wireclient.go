@@ -13,12 +13,10 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-
-	"github.com/coder/websocket"
 )
 
 // An Item is one thing that came: exactly one of Open, Event, Opening, Gap,
-// End, Beat, Close, Presence, Published and Reply says what it is.
+// End, Beat, Close, Presence, Refresh, Published and Reply says what it is.
 type Item struct {
 	Channel  string
 	Position string // of an event or opening
@@ -30,6 +28,7 @@ type Item struct {
 	Close    *Reason
 	Open     *Open
 	Presence *Presence
+	Refresh  *Refresh
 	Event    bool
 	Opening  bool
 	Beat     bool
@@ -45,6 +44,7 @@ type (
 		Code, Class, Message string
 		After                int64
 		Versions             []int
+		Instead              []string // transports, with broken_carrier
 	}
 	Open struct {
 		Version    int
@@ -54,6 +54,8 @@ type (
 		Limit      int64
 		Token      string
 	}
+	// Refresh is the object of P6.22.
+	Refresh struct{ Left int64 }
 	// Presence is the object of §10.
 	Presence struct {
 		Version         string
@@ -77,6 +79,9 @@ type Hello struct {
 	Probe    bool      `json:"probe,omitempty"`
 	Channels []Channel `json:"channels,omitempty"`
 	Presence []Watch   `json:"presence,omitempty"`
+
+	// Credentials go in a frame before it, on a WebSocket.
+	Credentials string `json:"-"`
 }
 
 // A Watch asks for a channel's presence.
@@ -96,6 +101,15 @@ type Channel struct {
 func (h Hello) Frame() []byte {
 	b, _ := json.Marshal(map[string]Hello{"hello": h})
 	return b
+}
+
+// HelloFor asks for channels after a position.
+func HelloFor(after string, channels ...string) Hello {
+	h := Hello{Version: 1, Line: 1}
+	for _, name := range channels {
+		h.Channels = append(h.Channels, Channel{Channel: name, After: after})
+	}
+	return h
 }
 
 // A Stream is one line.
@@ -132,13 +146,14 @@ type object struct {
 	End, Close                        *Reason
 	Open                              *Open
 	Presence                          *Presence
+	Refresh                           *Refresh
 	Published                         []Outcome
 	Answer                            *Reply
 }
 
 func (o *object) item() (Item, error) {
 	it := Item{Channel: o.Channel, Position: o.Position, Type: o.Type, Gap: o.Gap, End: o.End, Close: o.Close, Open: o.Open, Presence: o.Presence}
-	it.Published, it.Reply = o.Published, o.Answer
+	it.Published, it.Reply, it.Refresh = o.Published, o.Answer, o.Refresh
 	switch {
 	case o.Published != nil, o.Answer != nil:
 	case o.Data != nil:
@@ -155,7 +170,7 @@ func (o *object) item() (Item, error) {
 		}
 	case o.Position != "":
 		it.Opening = true
-	case o.Gap == nil && o.End == nil && o.Close == nil && o.Open == nil && o.Presence == nil:
+	case o.Gap == nil && o.End == nil && o.Close == nil && o.Open == nil && o.Presence == nil && o.Refresh == nil:
 		it.Beat = true
 	}
 	return it, nil
@@ -231,7 +246,7 @@ func (s *SSEStream) Next() (Item, error) {
 		return parse([]byte(block.Data))
 	case block.Event == "throughline.gap", s.object && block.HasData:
 		return parse([]byte(block.Data))
-	case block.Comment:
+	case block.Comment, !block.HasData && !block.HasID: // a retry alone says when to come back, and not where
 		return Item{Beat: true}, nil
 	case !block.HasData:
 		return Item{Opening: true, Position: block.ID}, nil
@@ -245,41 +260,3 @@ func (s *SSEStream) Next() (Item, error) {
 
 // Close implements [Stream].
 func (s *SSEStream) Close() { _ = s.body.Close() }
-
-// WS opens a WebSocket; a hello, if there is one, is sent first.
-func WS(ctx context.Context, hc *http.Client, target string, h *Hello) (*WSStream, error) {
-	c, resp, err := websocket.Dial(ctx, target, &websocket.DialOptions{HTTPClient: hc})
-	if err != nil {
-		if resp != nil && resp.StatusCode >= 400 {
-			return nil, refused(resp)
-		}
-		return nil, err
-	}
-	c.SetReadLimit(16 << 20)
-	s := &WSStream{ctx: ctx, c: c}
-	if h != nil {
-		err = s.Send(h.Frame())
-	}
-	return s, err
-}
-
-// A WSStream is one WebSocket.
-type WSStream struct {
-	ctx context.Context
-	c   *websocket.Conn
-}
-
-// Send sends a text frame.
-func (s *WSStream) Send(frame []byte) error { return s.c.Write(s.ctx, websocket.MessageText, frame) }
-
-// Next implements [Stream]. The error of a close frame is that of the library.
-func (s *WSStream) Next() (Item, error) {
-	_, text, err := s.c.Read(s.ctx)
-	if err != nil {
-		return Item{}, err
-	}
-	return parse(text)
-}
-
-// Close implements [Stream].
-func (s *WSStream) Close() { _ = s.c.CloseNow() }
