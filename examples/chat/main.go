@@ -149,12 +149,12 @@ func withHeaders(next http.Handler) http.Handler {
 func serve(ctx context.Context, l net.Listener, srv *server.Server) error {
 	// No WriteTimeout: a stream may last for days, and srv has deadlines of its
 	// own for each write.
-	hs := &http.Server{Handler: handler(srv), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute}
-	// Shutdown waits for requests, and streams are requests that only srv ends.
-	// So srv closes as soon as no new ones are accepted.
-	closed := make(chan error, 1)
-	hs.RegisterOnShutdown(func() { closed <- srv.Close() })
-
+	hs := &http.Server{
+		Handler:           handler(srv),
+		ConnContext:       srv.ConnContext, // so that dead clients are noticed
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+	}
 	failed := make(chan error, 1)
 	go func() { failed <- hs.Serve(l) }()
 	select {
@@ -164,15 +164,13 @@ func serve(ctx context.Context, l net.Listener, srv *server.Server) error {
 	}
 	soon, cancel := context.WithTimeout(context.Background(), endWithin)
 	defer cancel()
+	// Clients are told when to come back first: hs knows nothing of WebSockets,
+	// and would wait for streams.
+	err := srv.Shutdown(soon)
 	if hs.Shutdown(soon) != nil {
 		_ = hs.Close() // whoever still holds on is cut off
 	}
-	select {
-	case err := <-closed: // it waits for WebSockets, too, of which Shutdown knows nothing
-		return err
-	case <-soon.Done():
-		return nil
-	}
+	return err
 }
 
 // listen takes the address given, or, if none is, the first free port from

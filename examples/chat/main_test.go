@@ -101,7 +101,7 @@ func TestWhatIsSaidInARoomCanBeReadThere(t *testing.T) {
 			t.Errorf("after %s: %q, want %q", after, got, want)
 		}
 	}
-	if _, body := request(t, "GET", strings.TrimSuffix(base, "/realtime")+"/metrics", ""); !strings.Contains(body, `throughline_publishes_total{result="appended"} 2`) {
+	if _, body := request(t, "GET", strings.TrimSuffix(base, "/realtime")+"/metrics", ""); !strings.Contains(body, `throughline_publishes_total{namespace="",result="appended"} 2`) {
 		t.Errorf("the metrics don't count: %s", body)
 	}
 }

@@ -1,11 +1,11 @@
-// Writes docs/chat-375.png and docs/chat-1280.png: two people talk in the chat,
-// in two browsers. With an address as argument the chat that runs there is
-// shown, else one is built and started.
+// Writes docs/chat-375.png and docs/chat-1280.png, and both by night: two people
+// talk in the chat, in two browsers. With an address as argument the chat that
+// runs there is shown, else one is built and started.
 //
 //	node examples/chat/screenshots.mjs [http://127.0.0.1:8080/]
 //
 // Needs npm --prefix e2e ci, and Chromium (CHROMIUM says where, if not in the
-// usual place). OUT is another folder to write to, SCHEME=dark shows it by night.
+// usual place). OUT is another folder to write to.
 import { execFileSync, spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -16,7 +16,6 @@ import { chromium } from "../../e2e/node_modules/playwright-core/index.mjs";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
 const out = process.env.OUT ?? join(root, "docs");
-const colorScheme = process.env.SCHEME ?? "light";
 
 // Who says what. A line without words says what the person's browser may use from now on.
 const talk = [
@@ -55,7 +54,7 @@ async function startChat() {
 }
 
 async function enter(browser, url, name, width, height) {
-  const context = await browser.newContext({ viewport: { width, height }, deviceScaleFactor: 2, colorScheme });
+  const context = await browser.newContext({ viewport: { width, height }, deviceScaleFactor: 2 });
   const page = await context.newPage();
   page.on("pageerror", (error) => console.error(`${name}: ${error}`));
   await page.goto(url);
@@ -101,11 +100,15 @@ async function converse(url, people) {
   }
 }
 
-async function picture(page, file) {
+/** By day and by night. */
+async function pictures(page, name) {
   const wide = await page.evaluate(() => document.documentElement.scrollWidth > innerWidth);
-  if (wide) throw new Error(`${file}: the page is wider than the screen`);
-  await page.screenshot({ path: join(out, file), animations: "disabled" });
-  console.log(join(out, file));
+  if (wide) throw new Error(`${name}: the page is wider than the screen`);
+  for (const [colorScheme, file] of [["light", `${name}.png`], ["dark", `${name}-dark.png`]]) {
+    await page.emulateMedia({ colorScheme });
+    await page.screenshot({ path: join(out, file), animations: "disabled" });
+    console.log(join(out, file));
+  }
 }
 
 const [url, stop] = process.argv[2] ? [process.argv[2], () => {}] : await startChat();
@@ -118,8 +121,8 @@ try {
   const people = { Ada: await enter(browser, url, "Ada", 1280, 800), Lin: await enter(browser, url, "Lin", 375, 812) };
   await converse(url, people);
   for (const page of Object.values(people)) await page.locator("#here-names", { hasText: "Ada, Lin" }).waitFor();
-  await picture(people.Ada, "chat-1280.png");
-  await picture(people.Lin, "chat-375.png");
+  await pictures(people.Ada, "chat-1280");
+  await pictures(people.Lin, "chat-375");
 } finally {
   await browser.close();
   await stop();
