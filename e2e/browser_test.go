@@ -192,6 +192,15 @@ func (p *page) cdp(method string, params map[string]any) json.RawMessage {
 	return v
 }
 
+// crash kills the tab's process, as a device that runs out of memory does. No
+// code of the page runs any more.
+func (p *page) crash() {
+	p.Helper()
+	if _, err := p.b.do("crash", p.name, nil); err != nil {
+		p.Fatalf("%s: %v", p.name, err)
+	}
+}
+
 // eval evaluates an expression, waits for it if it is a promise, and stores its
 // value in out, if that isn't nil.
 func (p *page) eval(out any, expression string) {

@@ -210,7 +210,7 @@ func TestClientSurvivesNewServer(t *testing.T) {
 func TestClientSurvivesCuts(t *testing.T) {
 	for transport, carrier := range map[string]string{"websocket": "ws", "sse": "sse", "poll": "poll"} {
 		t.Run(transport, func(t *testing.T) {
-			w := start(t, server.Options{})
+			w := start(t, server.Options{BrokenLines: 100}) // it has no other
 			p := open(t, "ada", w.origin)
 			c := &chat{world: w, begin: w.head("room"), pages: map[string]*page{"ada": p}}
 			p.connect("/realtime", map[string]any{"transports": []string{transport}})

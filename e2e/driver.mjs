@@ -56,6 +56,13 @@ const verbs = {
   },
   /** Sends a command of the DevTools protocol. */
   cdp: ({ page, method, params }) => pages.get(page).session.send(method, params),
+  /** Kills the process of a page. The command itself is never answered. */
+  async crash({ page: name }) {
+    const { whole, session } = pages.get(name);
+    const crashed = new Promise((resolve) => whole.pages()[0].once("crash", resolve));
+    session.send("Page.crash").catch(() => {});
+    await crashed;
+  },
   async close({ page }) {
     await pages.get(page).whole.close();
     pages.delete(page);

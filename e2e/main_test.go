@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"sync"
@@ -8,6 +9,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if address := os.Getenv(serverAddress); address != "" {
+		fmt.Fprintln(os.Stderr, beServer(address))
+		os.Exit(1)
+	}
 	code := m.Run()
 	if started {
 		if b, err := sharedBrowser(); err == nil {
@@ -27,6 +32,7 @@ var sharedBrowser = sync.OnceValues(func() (*browser, error) {
 
 func chromiumPath() string { return lookFor("chromium", "/usr/bin/chromium") }
 func nginxPath() string    { return lookFor("nginx", "/usr/sbin/nginx") }
+func haproxyPath() string  { return lookFor("haproxy", "/usr/sbin/haproxy") }
 
 // lookFor finds a program, which may not be in the PATH of everybody.
 func lookFor(name, usual string) string {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"os"
@@ -28,29 +29,44 @@ func snippet(t *testing.T, file string) string {
 // origin.
 func behindNginx(t *testing.T, w *world, lines string) (origin string) {
 	t.Helper()
+	return "http://" + startNginx(t, w.origin, lines)
+}
+
+// startNginx starts an nginx before an origin, with these lines, and returns its
+// address.
+func startNginx(t *testing.T, origin, lines string) (address string) {
+	t.Helper()
 	need(t, nginxPath() != "", "nginx", "apt-get install nginx")
-	address := freeAddress(t)
+	address = freeAddress(t)
 	dir := t.TempDir()
-	config := fmt.Sprintf(nginxConfig, dir, address,
-		strings.ReplaceAll(lines, "http://127.0.0.1:8080", w.origin), w.origin)
+	config := fmt.Sprintf(nginxConfig, dir, address, strings.ReplaceAll(lines, "http://127.0.0.1:8080", origin), origin)
 	file := filepath.Join(dir, "nginx.conf")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	nginx := exec.Command(nginxPath(), "-p", dir, "-c", file, "-e", filepath.Join(dir, "error.log"))
-	nginx.Stderr = os.Stderr
-	if err := nginx.Start(); err != nil {
+	log := filepath.Join(dir, "error.log")
+	startProxy(t, address, log, nginxPath(), "-p", dir, "-c", file, "-e", log)
+	return address
+}
+
+// startProxy starts a program that listens on an address, until the test ends.
+// What it says is shown if the test fails, with what it wrote to log.
+func startProxy(t *testing.T, address, log, path string, args ...string) {
+	t.Helper()
+	proxy := exec.Command(path, args...)
+	var said bytes.Buffer
+	proxy.Stdout, proxy.Stderr = &said, &said
+	if err := proxy.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = nginx.Process.Signal(syscall.SIGTERM)
-		_ = nginx.Wait()
-		if log, _ := os.ReadFile(filepath.Join(dir, "error.log")); t.Failed() {
-			t.Logf("nginx: %s", log)
+		_ = proxy.Process.Signal(syscall.SIGTERM)
+		_ = proxy.Wait()
+		if text, _ := os.ReadFile(log); t.Failed() {
+			t.Logf("%s: %s%s", path, &said, text)
 		}
 	})
 	awaitPort(t, address)
-	return "http://" + address
 }
 
 // nginxConfig is Debian's default, but for where files lie and for being one

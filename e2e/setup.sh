@@ -1,21 +1,21 @@
 #!/bin/sh
-# Makes sure that what the end-to-end tests run with is there: Chromium, nginx
-# and the driver's one package. Installs what it may, and says what it may not.
+# Makes sure that what the end-to-end tests run with is there: Chromium, nginx,
+# haproxy and the driver's one package. Installs what it may, and says what it may not.
 cd "$(dirname "$0")" || exit 1
 
 have() { command -v "$1" >/dev/null || [ -x "/usr/bin/$1" ] || [ -x "/usr/sbin/$1" ]; }
 
 missing=
-for program in chromium nginx; do
+for program in chromium nginx haproxy; do
     have "$program" || missing="$missing $program"
 done
 if [ -n "$missing" ] && [ "$(id -u)" = 0 ] && have apt-get; then
-    # Installed nginx would be started on port 80, which nobody asked for.
+    # Installed servers would be started, which nobody asked for.
     apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >&2
 fi
 
 code=0
-for program in chromium nginx; do
+for program in chromium nginx haproxy; do
     have "$program" && continue
     echo "missing: $program, install with: apt-get install $program" >&2
     code=1

@@ -48,7 +48,7 @@ func start(t *testing.T, o server.Options) *world {
 		o.Log = log
 	}
 	srv := serve(t, o)
-	g := &gate{next: srv, lines: map[*line]string{}, forbidden: map[string]bool{}}
+	g := newGate(srv)
 	origin := listen(t, g)
 	w := &world{T: t, gate: g, srv: srv, log: o.Log, origin: origin, base: origin + "/realtime"}
 	t.Cleanup(func() { _ = w.srv.Close() }) // before the listener, so that its goodbyes are heard
@@ -125,6 +125,10 @@ type gate struct {
 	forbidden map[string]bool               // guarded by mu
 	lines     map[*line]string              // guarded by mu: those that are open, and their carrier
 	meet      func(carrier string, l *line) // guarded by mu: called with each request
+}
+
+func newGate(next http.Handler) *gate {
+	return &gate{next: next, lines: map[*line]string{}, forbidden: map[string]bool{}}
 }
 
 // forbid closes the gate to carriers and breaks the connections they have.

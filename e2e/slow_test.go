@@ -1,0 +1,114 @@
+package e2e
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"syscall"
+	"testing"
+)
+
+// startSlow builds and runs the demonstration of slow clients, as one does with go
+// run, and returns the address of its page.
+func startSlow(t *testing.T) (url string) {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "slow")
+	if out, err := exec.Command("go", "build", "-o", program, "../examples/slow").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	c := exec.Command(program, "-addr", "127.0.0.1:0")
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = c.Process.Signal(syscall.SIGTERM)
+		if err := c.Wait(); err != nil {
+			t.Errorf("it ended with %v", err)
+		}
+	})
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		if url = regexp.MustCompile(`http:\S+`).FindString(lines.Text()); url != "" {
+			return url
+		}
+	}
+	t.Fatal("it does not say where it is")
+	return ""
+}
+
+// openSlow opens the page, and waits until it shows clients that keep up.
+func openSlow(t *testing.T, name, url string) *page {
+	t.Helper()
+	p := open(t, name, url)
+	p.eval(nil, `void Object.assign(globalThis, {
+		states: [],
+		row: (name) => document.querySelector('.client[data-name="' + name + '"]'),
+		state: (name) => row(name)?.dataset.state,
+		number: (name, what) => Number(row(name).querySelector("." + what).textContent.replaceAll(",", "")),
+	})`)
+	p.becomes(`["Client 1", "Client 2", "Client 3", "Client 4", "This page"].every((name) => state(name) === "live" && number(name, "last") > 0)`, true)
+	return p
+}
+
+// TestSlowClientsCanBeWatched: a client that is stalled from the page is evicted
+// before one's eyes, waits, comes back and catches up. Nothing is missing, for it
+// and for all others; a page that is opened later shows the last minute, too.
+func TestSlowClientsCanBeWatched(t *testing.T) {
+	url := startSlow(t)
+	p := openSlow(t, "slow", url)
+	p.eval(nil, `void document.querySelector('[name=rate][value="100"]').click()`)
+	p.eval(nil, `void document.querySelector("#stall").click()`)
+	p.becomes(`state("Client 1")`, "stalled")
+	p.becomes(`state("Client 1") === "evicted" && /back in [1-4] s/.test(row("Client 1").innerText)`, true)
+	p.becomes(`document.querySelector("#evictions").textContent`, "1")
+	p.eval(nil, `void document.querySelector("#read").click()`)
+	p.becomes(`/is kept out, and waits|On trial|Caught up/.test(row("Client 1").innerText)`, true)
+	p.becomes(`state("Client 1")`, "caught-up")
+	p.becomes(`state("Client 1")`, "live")
+	p.becomes(`["Client 1", "Client 2", "Client 3", "Client 4", "This page"].every((name) => number(name, "last") > 300 && number(name, "missing") === 0)`, true)
+	p.becomes(`document.querySelector("#missing").textContent`, "0")
+
+	later := openSlow(t, "later", url)
+	later.becomes(`row("Client 1").querySelectorAll(".strip path.evicted")[0].getAttribute("d").length > 0`, true)
+	later.eval(nil, `void document.querySelector("#modem").click()`)
+	later.becomes(`state("Modem 5") !== undefined && row("Modem 5").innerText.includes("256 kbit/s")`, true)
+	later.eval(nil, `void row("Modem 5").querySelector(".remove").click()`)
+	later.becomes(`row("Modem 5") === null`, true)
+	p.becomes(`document.querySelector('[name=rate]:checked').value`, "100")
+	for _, p := range []*page{p, later} {
+		p.mu.Lock()
+		for _, line := range p.said {
+			t.Errorf("the page said: %s", line)
+		}
+		p.mu.Unlock()
+	}
+}
+
+// TestSlowClientsFitTheScreen: the page is no wider than a telephone, whatever is
+// going on. SLOW_PICTURES is a folder to leave pictures in.
+func TestSlowClientsFitTheScreen(t *testing.T) {
+	p := openSlow(t, "slow", startSlow(t))
+	p.eval(nil, `void ["#stall", "#modem", "#ws", "#sse"].forEach((id) => document.querySelector(id).click())`)
+	p.becomes(`/back in/.test(row("Client 1").innerText) && state("Client 7") === "live"`, true)
+	for _, width := range []int{375, 1280} {
+		p.resize(width, 860)
+		var wide int
+		if p.eval(&wide, "document.documentElement.scrollWidth"); wide > width {
+			t.Errorf("%d px wide, on a screen of %d", wide, width)
+		}
+		folder := os.Getenv("SLOW_PICTURES")
+		for _, scheme := range []string{"light", "dark"} {
+			if folder == "" {
+				break
+			}
+			p.cdp("Emulation.setEmulatedMedia", map[string]any{"features": []map[string]string{{"name": "prefers-color-scheme", "value": scheme}}})
+			p.picture(filepath.Join(folder, fmt.Sprintf("slow-%d-%s.png", width, scheme)))
+		}
+	}
+}
