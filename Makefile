@@ -9,25 +9,36 @@ LINT    := $(GO) tool -modfile=tools/go.mod golangci-lint
 GOTEST  := $(GO) test
 FUZZ    ?= 2s
 SEEDS   ?= 500
+# Hours of schedules, for which the race detector is too slow.
+HOURS := ^(TestNoHealthyReaderIsEvicted|TestReturnAfterAnHour)$$
+RANDOM_SCHEDULES := ^(TestSchedules|TestUpstreamIsOnceInOrder|TestNoHealthyReaderIsEvicted|TestClientsByFacts)$$
 
-.PHONY: all fmt lint test unit client e2e conformance fuzz bench bench-quick load chaos screenshots build
+.PHONY: all fmt lint test unit client e2e conformance fuzz bench bench-quick load load-quick chaos screenshots build
 
 all: lint test
 
 fmt: ## format the Go code
 	$(LINT) fmt
 
-lint: ## vet, golangci-lint, module files
+lint: ## vet, also for macOS and Windows, golangci-lint, module files
 	$(GO) mod tidy -diff
 	$(LINT) run
+	GOOS=darwin $(GO) vet ./...
+	GOOS=windows $(GO) vet ./...
 	cd bench && $(GO) mod tidy -diff && $(GO) vet ./...
+	cd load && $(GO) mod tidy -diff && $(GO) vet ./...
+	cd docs/grafana && $(GO) mod tidy -diff && $(GOTEST) ./...
 
 # Everything that needs no minute-long run. Under 5 minutes.
 test: unit client e2e
 
-unit: ## Go tests, but for those that need a browser or nginx
-	$(GOTEST) -race $$($(GO) list ./... | grep -v /e2e)
+unit: ## Go tests, but for those that need a browser or a proxy, and the broken parts (make conformance)
+	@command -v ip >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq iproute2 >&2; } || echo "missing: ip, install with: apt-get install iproute2"
+	$(GOTEST) -race -skip '$(HOURS)' $$($(GO) list ./... | grep -v -e /e2e -e /conformance$$)
+	$(GOTEST) -run '$(HOURS)' ./server
+	$(GOTEST) -race -skip '^(TestSuiteCatches|TestSchedulesCatch)' ./conformance
 	cd bench && $(GOTEST) ./...
+	cd load && $(GOTEST) ./...
 
 client: client-js/node_modules ## the JavaScript client: types, tests, size, and that the committed bundle is its own
 	cd client-js && npm run --silent check && npm test --silent && npm run --silent size && npm run --silent verify
@@ -40,12 +51,21 @@ client-js/node_modules: client-js/package-lock.json
 build: client-js/node_modules ## write the client's bundles into server/
 	cd client-js && npm run --silent build
 
-e2e: ## real Chromium, real nginx
+e2e: ## real Chromium, real nginx and haproxy
 	sh e2e/setup.sh
 	$(GOTEST) -count=1 ./e2e
 
-conformance: ## the suites, clause by clause, with what is n/a
-	$(GOTEST) -count=1 -v -run 'Conformance|TestLog|TestStore|TestContract|TestSuite' ./conformance ./eventlog ./session ./sse ./ws ./longpoll | grep -E '^ *--- (FAIL|PASS|SKIP)|n/a|MUST|SHOULD|^(ok|FAIL|PASS)'
+# Broken parts meet all clauses with -all, and otherwise their own and one of each
+# other group.
+BITE ?= -all
+
+conformance: ## the suites clause by clause, on the terminal and in build/conformance.html; parts broken on purpose; the model
+	@mkdir -p build
+	{ $(GOTEST) -count=1 -json -run 'Conformance|TestContract' ./conformance ./eventlog ./session ./sse ./ws ./longpoll ./examples/ndjson || failed=1; \
+	  $(GOTEST) -count=1 -json -timeout 20m -run '^(TestSuiteCatches|TestSchedulesCatch)' ./conformance $(BITE) || failed=1; \
+	  $(GOTEST) -count=1 -json -run '^TestSchedules$$' ./conformance -seeds 1000 || failed=1; \
+	  $(GOTEST) -count=1 -json ./model || failed=1; \
+	  exit $${failed:-0}; } | $(GO) run ./conformance/report -json build/conformance.json -html build/conformance.html
 
 fuzz: ## each fuzz target for $(FUZZ)
 	tools/fuzz.sh $(FUZZ) $$($(GO) list ./... | grep -v /e2e)
@@ -56,11 +76,15 @@ bench: ## against a bare write and centrifuge; about 3 minutes
 bench-quick: ## the same in under a minute
 	cd bench && $(GO) run . -quick
 
-load: bench ## what takes minutes: the benchmark in full, and $(SEEDS) random schedules
-	$(GOTEST) -count=1 -timeout 20m -run TestNothingIsLostWhateverHappens ./server -seeds $(SEEDS)
+load: bench ## what takes minutes: the benchmark in full, 10,000 clients, 1000 beside bad ones, 10,000 of whom some are slow, and $(SEEDS) random schedules
+	cd load && $(GO) run .
+	$(GOTEST) -count=1 -timeout 20m -run '$(RANDOM_SCHEDULES)' ./breaker ./server ./conformance -seeds $(SEEDS)
+
+load-quick: ## 2000 clients, 1000 beside bad ones, and 2000 of whom some are slow, in 2 min
+	cd load && $(GO) run . -quick
 
 chaos: ## random schedules of cuts, carriers, trims and stalls, under the race detector
-	$(GOTEST) -race -count=1 -timeout 30m -run TestNothingIsLostWhateverHappens ./server -seeds $(SEEDS)
+	$(GOTEST) -race -count=1 -timeout 30m -run '$(RANDOM_SCHEDULES)' ./breaker ./server ./conformance -seeds $(SEEDS)
 
 screenshots: ## redo the pictures of the chat in docs/
 	sh e2e/setup.sh
