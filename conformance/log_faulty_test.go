@@ -339,17 +339,17 @@ var pageFaults = []logFault{
 			p.Events = shared
 		})(b)
 	}},
-	{name: "ignores types", fails: "L25 L90", breaks: onLimit(func(l *eventlog.Limit) { l.Types = nil })},
+	{name: "ignores types", fails: "L25 L90", breaks: onLimit(func(l *eventlog.Limit) { l.Filter.Types = nil })},
 	{name: "does not know that no type is message", fails: "L25", breaks: onLimit(func(l *eventlog.Limit) {
-		for i, t := range l.Types {
+		for i, t := range l.Filter.Types {
 			if t == "" {
-				l.Types[i] = "nothing"
+				l.Filter.Types[i] = "nothing"
 			}
 		}
-		l.Types = slices.Clone(l.Types)
+		l.Filter.Types = slices.Clone(l.Filter.Types)
 	})},
 	{name: "does not move on over what is filtered", fails: "L25", breaks: onPage(func(p *eventlog.Page, after eventlog.Position, limit eventlog.Limit) {
-		if len(limit.Types) > 0 && len(p.Events) == 0 {
+		if len(limit.Filter.Types) > 0 && len(p.Events) == 0 {
 			p.Next = after
 		}
 	})},

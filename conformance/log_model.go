@@ -270,7 +270,7 @@ func (m *model) readOn(ch *modelChannel, i int) {
 	cursor := ch.cursors[i]
 	limit := eventlog.Limit{Bytes: []int{0, 1, 600}[m.random.IntN(3)]}
 	if m.random.IntN(3) == 0 {
-		limit.Types = []string{"a"}
+		limit.Filter.Types = []string{"a"}
 	}
 	page, err := m.log.Read(m.ctx, ch.channel, cursor.at, limit)
 	var lost *eventlog.Lost
@@ -324,7 +324,7 @@ func (m *model) checkPage(ch *modelChannel, cursor modelCursor, page eventlog.Pa
 	events := page.Events
 	for at := cursor.at.Offset; at < page.Next.Offset; at++ {
 		want := &ch.events[at]
-		if len(limit.Types) > 0 && want.typ != limit.Types[0] {
+		if len(limit.Filter.Types) > 0 && want.typ != limit.Filter.Types[0] {
 			continue
 		}
 		if len(events) == 0 || events[0].At.Offset != want.at.Offset || string(events[0].Data) != want.data ||
@@ -333,7 +333,7 @@ func (m *model) checkPage(ch *modelChannel, cursor modelCursor, page eventlog.Pa
 		}
 		want.at, events = events[0].At, events[1:]
 	}
-	if len(events) > 0 || len(page.Events) == 0 && len(limit.Types) == 0 && page.Next.Offset != page.Head.Offset {
+	if len(events) > 0 || len(page.Events) == 0 && len(limit.Filter.Types) == 0 && page.Next.Offset != page.Head.Offset {
 		m.fatalf("%v: after %v up to %v: %d events that should not be there, or none", ch.channel, cursor.at, page.Next, len(events))
 	}
 }

@@ -137,7 +137,7 @@ func typesAreFiltered(c *logCheck) {
 	}
 	check := func(want []string, types ...string) {
 		for _, bytes := range []int{1, 1000, 0} {
-			if got := data(c.readAll(l, room, start, eventlog.Limit{Bytes: bytes, Types: types})); !slices.Equal(got, want) {
+			if got := data(c.readAll(l, room, start, eventlog.Limit{Bytes: bytes, Filter: eventlog.Filter{Types: types}})); !slices.Equal(got, want) {
 				c.errorf("types %q in pages of %d bytes: %s, not %s", types, bytes, brief(got), brief(want))
 			}
 		}
@@ -147,7 +147,7 @@ func typesAreFiltered(c *logCheck) {
 	check(want["default"], "")
 	check(want["default"], "message")
 	check(nil, "none")
-	if page := c.read(l, room, c.head(l, room), eventlog.Limit{Types: []string{"a"}}); page.More() {
+	if page := c.read(l, room, c.head(l, room), eventlog.Limit{Filter: eventlog.Filter{Types: []string{"a"}}}); page.More() {
 		c.errorf("a filtered page at the head says that there is more")
 	}
 }
@@ -158,11 +158,11 @@ func scanIsBounded(c *logCheck) {
 	for range 10 {
 		c.append(l, room, numbered(100, 3000))
 	}
-	page := c.read(l, room, start, eventlog.Limit{Bytes: 1, Types: []string{"none"}})
+	page := c.read(l, room, start, eventlog.Limit{Bytes: 1, Filter: eventlog.Filter{Types: []string{"none"}}})
 	if !page.More() {
 		c.errorf("one read of a byte's page looked through 1000 events and 3 MB")
 	}
-	if got := c.readAll(l, room, start, eventlog.Limit{Bytes: 10_000, Types: []string{"none"}}); len(got) > 0 {
+	if got := c.readAll(l, room, start, eventlog.Limit{Bytes: 10_000, Filter: eventlog.Filter{Types: []string{"none"}}}); len(got) > 0 {
 		c.errorf("%d events that nobody wanted", len(got))
 	}
 }

@@ -1,7 +1,6 @@
 package eventlog
 
 import (
-	"math"
 	"sort"
 	"time"
 )
@@ -160,17 +159,16 @@ func (h *history) locate(after Position) (int, error) {
 	return i, nil
 }
 
-// defaultPage is the bound of a page that names none, in bytes.
-const defaultPage = 64 << 10
-
-// scanFactor is how many times its bound a filtered page looks through.
-const scanFactor = 16
-
 // page returns a page that begins at the retained entry from. after is the
 // position that was asked for.
 func (h *history) page(from int, after Position, limit Limit) Page {
-	live := h.live()
-	end, matches := h.extent(from, limit)
+	live, s := h.live(), NewScan(limit)
+	end, matches := from, 0
+	for ; end < len(live) && s.Takes(&live[end].event.Message); end++ {
+		if s.Matched {
+			matches++
+		}
+	}
 	page := Page{Next: after, Head: h.head, Behind: h.headSum - h.sumBefore(end)}
 	if end > from {
 		page.Next = live[end-1].event.At
@@ -180,48 +178,9 @@ func (h *history) page(from int, after Position, limit Limit) Page {
 	}
 	page.Events = make([]Event, 0, matches) // a copy: entries are cleared when they go
 	for i := from; i < end; i++ {
-		if wanted(limit.Types, live[i].event.Type) {
+		if limit.Filter.Match(&live[i].event.Message) {
 			page.Events = append(page.Events, live[i].event)
 		}
 	}
 	return page
-}
-
-// extent returns where a page from an entry ends, and how many events it has.
-func (h *history) extent(from int, limit Limit) (end, matches int) {
-	live := h.live()
-	bound := int64(limit.Bytes)
-	if bound == 0 {
-		bound = defaultPage
-	}
-	scan := int64(math.MaxInt64)
-	if bound < scan/scanFactor {
-		scan = bound * scanFactor
-	}
-	held, start := int64(0), h.sumBefore(from)
-	for end = from; end < len(live); end++ {
-		if end > from && live[end].sum-start > scan {
-			break
-		}
-		if !wanted(limit.Types, live[end].event.Type) {
-			continue
-		}
-		size := live[end].sum - h.sumBefore(end)
-		if matches > 0 && held+size > bound {
-			break
-		}
-		held += size
-		matches++
-	}
-	return end, matches
-}
-
-// wanted reports whether types, if there are any, name a type.
-func wanted(types []string, typ string) bool {
-	for _, t := range types {
-		if t == typ || t == "" && typ == DefaultType {
-			return true
-		}
-	}
-	return len(types) == 0
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -142,16 +143,40 @@ func (s Start) Check() error {
 	return nil
 }
 
-// Limit bounds a page.
+// Limit bounds a page, which holds at least one event if there is any to look at
+// that the filter lets through.
 type Limit struct {
-	// Bytes is how much a page may hold, by [Message.Size]. It holds at least
-	// one event if there is any. 0 means 64 KiB.
+	// Bytes is how much a page may hold, by [Message.Size]. 0 means 64 KiB.
 	Bytes int
-	// Types, if not empty, are the only types of events wanted; "" stands for
-	// the default type, "message". The others
-	// move the position on. A page may then be empty though events that match
-	// come later: a log looks through a bounded number at a time.
-	Types []string
+	// Events is how many it may hold. 0 means no bound but that of Bytes.
+	Events int
+	// Scan is how many bytes may be looked at for it, by [Message.Size], also of
+	// what the filter leaves out, which moves the position on. A page may then be
+	// empty though events that match come later. 0 means 16 times Bytes.
+	Scan int
+	// Filter says which events are wanted. The zero value wants all.
+	Filter Filter
+}
+
+// scanFactor is how many times its bound a page looks through.
+const scanFactor = 16
+
+// defaultPage is the bound of a page that names none, in bytes.
+const defaultPage = 64 << 10
+
+// WithDefaults fills in what is zero. Logs call it; Events stays 0 if it has no
+// bound.
+func (l Limit) WithDefaults() Limit {
+	if l.Bytes <= 0 {
+		l.Bytes = defaultPage
+	}
+	if l.Scan <= 0 {
+		l.Scan = math.MaxInt
+		if l.Bytes < math.MaxInt/scanFactor {
+			l.Scan = l.Bytes * scanFactor
+		}
+	}
+	return l
 }
 
 // A Page is what one Read returns.

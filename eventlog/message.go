@@ -95,10 +95,9 @@ type Message struct {
 	// appended.
 	Data []byte
 	// Key says what the event is about: of two events with one key the later
-	// one may stand for both. Optional; it is kept, but nothing makes use of it
-	// yet.
+	// one may stand for both. Optional; a [Filter] may select by it.
 	Key string
-	// Tags are free words to select by. Optional; nothing makes use of them yet.
+	// Tags are free words, by which a [Filter] may select. Optional.
 	Tags []string
 }
 
