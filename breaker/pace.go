@@ -41,6 +41,7 @@ type Pace struct {
 type measure struct {
 	since time.Time // when it was closer than ever before; zero: it is within the limit
 	least int64     // how close that was
+	moved bool      // the head moved on while the reader was excused: how close counts from now on
 }
 
 // TooSlow takes the distance as it is now, when the reader has taken something,
@@ -56,6 +57,8 @@ func (p *Pace) TooSlow(d Distance, l Limits, now time.Time) bool {
 			*m = measure{}
 		case m.since.IsZero() || value < m.least:
 			*m = measure{since: now, least: value}
+		case m.moved:
+			m.least, m.moved = value, false
 		case now.Sub(m.since) >= l.Window:
 			slow = true
 		}
@@ -63,6 +66,14 @@ func (p *Pace) TooSlow(d Distance, l Limits, now time.Time) bool {
 	return slow
 }
 
-// Excuse begins all windows anew: that the reader got nothing was not its own
-// fault.
-func (p *Pace) Excuse() { *p = Pace{} }
+// Excuse takes for how long the reader got nothing through no fault of its own.
+// That time does not count, nor does how far the head went on meanwhile; what
+// counted before still does, so that who is too slow is so beside a log that
+// fails now and then, too.
+func (p *Pace) Excuse(d time.Duration) {
+	for i := range p.measures {
+		if m := &p.measures[i]; !m.since.IsZero() {
+			m.since, m.moved = m.since.Add(d), true
+		}
+	}
+}

@@ -58,23 +58,40 @@ func TestPace(t *testing.T) {
 	}
 }
 
-// TestPaceExcuses: what was not the reader's fault begins a new window; and
-// without limits nobody is too slow.
+// TestPaceExcuses: what was not the reader's fault does not count, and what was
+// still does; and without limits nobody is too slow.
 func TestPaceExcuses(t *testing.T) {
 	limits := breaker.Limits{Events: 10, Window: 10 * time.Second}
-	far := breaker.Distance{Events: 100, Bytes: 1 << 40, Age: time.Hour}
-	var p breaker.Pace
-	for i := range 100 {
-		if i%9 == 8 {
-			p.Excuse()
+	for name, c := range map[string]struct {
+		excused func(second int) bool // all of that second
+		events  func(second int) uint64
+		want    int
+	}{
+		"never":                     {func(int) bool { return false }, func(int) uint64 { return 100 }, 10},
+		"for one second":            {func(s int) bool { return s == 5 }, func(int) uint64 { return 100 }, 11},
+		"every other second":        {func(s int) bool { return s%2 == 1 }, func(int) uint64 { return 100 }, 20},
+		"always":                    {func(s int) bool { return s > 0 }, func(int) uint64 { return 100 }, -1},
+		"and falls behind":          {func(s int) bool { return s == 5 }, func(s int) uint64 { return uint64(100 + s) }, 11},
+		"the head went on, it, too": {func(s int) bool { return s > 0 && s%9 == 0 }, func(s int) uint64 { return uint64(100 + s/9*50 - s%9) }, -1},
+	} {
+		var p breaker.Pace
+		got := -1
+		for i := range 100 {
+			if c.excused(i) {
+				p.Excuse(time.Second)
+			}
+			if p.TooSlow(breaker.Distance{Events: c.events(i), Bytes: 1 << 40, Age: time.Hour}, limits, began.Add(time.Duration(i)*time.Second)) {
+				got = i
+				break
+			}
 		}
-		if p.TooSlow(far, limits, began.Add(time.Duration(i)*time.Second)) {
-			t.Fatalf("too slow after %d s", i)
+		if got != c.want {
+			t.Errorf("excused %s: too slow after %d s, want %d", name, got, c.want)
 		}
 	}
-	var q breaker.Pace
+	var p breaker.Pace
 	for i := range 100 {
-		if q.TooSlow(far, breaker.Limits{Window: time.Second}, began.Add(time.Duration(i)*time.Second)) {
+		if p.TooSlow(breaker.Distance{Events: 100, Bytes: 1 << 40, Age: time.Hour}, breaker.Limits{Window: time.Second}, began.Add(time.Duration(i)*time.Second)) {
 			t.Fatal("too slow for no limits")
 		}
 	}

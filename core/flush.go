@@ -103,6 +103,9 @@ func (s *subscription) read(items []transport.Item, budget int) ([]transport.Ite
 	for begun := false; budget > 0; begun = true {
 		s.dirty.Store(false)
 		b := s.next(&budget)
+		if b != nil && b.err == nil {
+			s.answered()
+		}
 		switch {
 		case b == nil:
 			s.dirty.Store(true) // it waits for room
@@ -146,7 +149,7 @@ func (s *subscription) next(budget *int) *batch {
 	}
 	room := s.line.room()
 	if room == 0 {
-		s.pace.Excuse()
+		s.getsNothing()
 		return nil
 	}
 	*budget = min(*budget, room)
@@ -165,6 +168,22 @@ func (s *subscription) took(b *batch) {
 	s.takenTo.Store(s.cursor.Offset)
 	if n := len(b.run.Events); n > 0 {
 		s.newest = b.run.Events[n-1].Time
+	}
+}
+
+// getsNothing notes since when there is something to read that can't be had, which
+// the reader is not blamed for.
+func (s *subscription) getsNothing() {
+	if s.nothing.IsZero() {
+		s.nothing = time.Now()
+	}
+}
+
+// answered ends that.
+func (s *subscription) answered() {
+	if !s.nothing.IsZero() {
+		s.pace.Excuse(time.Since(s.nothing))
+		s.nothing = time.Time{}
 	}
 }
 
@@ -212,7 +231,7 @@ func (s *subscription) retry() {
 		return // the engine is closing: nothing more is read
 	}
 	wait := e.soon()
-	s.pace.Excuse()
+	s.getsNothing()
 	s.retryAt = time.Now().Add(wait)
 	s.dirty.Store(true)
 	time.AfterFunc(wait, s.line.ask)

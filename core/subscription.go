@@ -34,6 +34,7 @@ type subscription struct {
 	behind  int64     // about how many bytes
 	newest  time.Time // when the last event that was read was appended
 	retryAt time.Time // the log could not be asked: not before this
+	nothing time.Time // since when it gets nothing, through no fault of its own; zero: it does
 }
 
 // lags reports whether it reads what came earlier: that waits for room.
