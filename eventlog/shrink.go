@@ -5,9 +5,8 @@ package eventlog
 type Shrinker interface {
 	Measured
 	// Shrink drops the oldest events, so many bytes of them as Size counts, or
-	// a little more, and returns how many bytes went. It may do less, and leaves
-	// what the log wants to keep whatever happens: 0 means that nothing is to be
-	// had. The bounds stay as they are, so the log may grow again. Readers meet
+	// a little more, and returns how many bytes went. Less means that no more is to
+	// be had. The bounds stay as they are, so the log may grow again. Readers meet
 	// [Trimmed]. It may be called concurrently with everything else, and takes
 	// long only if there is much to drop.
 	Shrink(bytes int64) (freed int64)
@@ -15,18 +14,11 @@ type Shrinker interface {
 
 var _ Shrinker = (*Memory)(nil)
 
-const (
-	// shrinkFloor is which part of MaxBytes Shrink leaves: one of so many. Below
-	// it nobody who comes back would find anything.
-	shrinkFloor = 8
-	// shrinkEvents is how many events Shrink drops before others may have the
-	// lock.
-	shrinkEvents = 1000
-)
+// shrinkEvents is how many events Shrink drops before others may have the lock.
+const shrinkEvents = 1000
 
 // Shrink implements [Shrinker]. What goes is what goes when MaxBytes is reached:
 // the oldest event of the heaviest channel in the heaviest namespace, one by one.
-// An eighth of MaxBytes stays.
 func (m *Memory) Shrink(bytes int64) (freed int64) {
 	for freed < bytes {
 		some := m.shrinkSome(bytes - freed)
@@ -43,7 +35,7 @@ func (m *Memory) shrinkSome(bytes int64) (freed int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	before := m.shares.total
-	least := max(before-bytes, m.options.MaxBytes/shrinkFloor)
+	least := max(before-bytes, 0)
 	touched := make(map[*history]struct{})
 	for range shrinkEvents {
 		if m.shares.total <= least {

@@ -39,6 +39,9 @@ const (
 	memoryCalm = 5 * time.Second
 	// trimTo is the share that is left when the log was trimmed.
 	trimTo = .75
+	// logKeeps is of how many parts of the limit the log keeps one, by its own
+	// count: with less nobody who comes back would find anything.
+	logKeeps = 32
 	// collectPause is the least time between two collections that are forced, and
 	// collectShare how many times as long as the last one took it is at least.
 	collectPause = 50 * time.Millisecond
@@ -268,7 +271,7 @@ func (m *memory) act() time.Duration {
 	if o.trim > 0 {
 		freed := int64(0)
 		if m.log != nil {
-			freed = m.log.Shrink(o.trim)
+			freed = m.log.Shrink(max(0, min(o.trim, m.log.Size().Bytes-m.limit.bytes/logKeeps)))
 		}
 		m.trimmed.Add(freed)
 		m.pressure.trimmed(freed, o.trim)

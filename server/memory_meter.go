@@ -95,6 +95,10 @@ type runtimeMemory struct {
 	collections uint64
 }
 
+// roomToGrow is how much more memory a log takes, at most, than it counts: the list
+// of small events has room for as many again.
+const roomToGrow = 2
+
 // sight makes of it what counts. What the log took or gave up since the last
 // collection is not in what lived then, and counts beside it.
 func (m *memoryMeter) sight(r *runtimeMemory) memorySight {
@@ -104,7 +108,9 @@ func (m *memoryMeter) sight(r *runtimeMemory) memorySight {
 		if r.collections != m.cycle {
 			m.cycle, m.logged = r.collections, logged
 		}
-		grown = logged - m.logged
+		if grown = logged - m.logged; grown > 0 {
+			grown *= roomToGrow
+		}
 	}
 	beside := m.askCgroup(r.mapped)
 	s := memorySight{mapped: r.mapped + beside, collections: r.collections, perByte: 1}

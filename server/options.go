@@ -195,9 +195,9 @@ type Options struct {
 	// below 0: none. From 80 % of it on the log gives up its oldest events, from 90 %
 	// on new clients are refused as busy while those who were here may come back,
 	// and from 95 % on those who lag behind most are evicted. A log has to be an
-	// [eventlog.Shrinker] for the first; one in memory is, and keeps an eighth of
-	// its MaxBytes whatever happens. That of New holds a quarter of MemoryLimit at
-	// most, and 256 MiB.
+	// [eventlog.Shrinker] for the first; one in memory is. It keeps a 32nd of the
+	// limit whatever happens. That of New holds a quarter of MemoryLimit at most,
+	// and 256 MiB.
 	//
 	// What counts is what the process comes to take, not what it has just now:
 	// twice what lives in the heap, as the runtime lets as much garbage grow beside
