@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -36,29 +37,64 @@ func (w wall) enter() error {
 	return nil
 }
 
-// newCgroup makes a cgroup beside that of this process, or below it if that is
-// the top, where this process may. Only version 2 is tried: in version 1 the
-// tree is everybody's.
+// A cgroupKind says where a version of cgroups has what counts memory.
+type cgroupKind struct{ mount, limit, swap string }
+
+var (
+	cgroup1 = cgroupKind{"/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"}
+	cgroup2 = cgroupKind{"/sys/fs/cgroup", "memory.max", "memory.swap.max"}
+)
+
+// ownCgroup returns where this process is among those that count memory, from
+// /proc/self/cgroup: where version 1 names memory, that; else version 2, which
+// has one line.
+func ownCgroup(text string) (kind cgroupKind, at string, err error) {
+	for line := range strings.Lines(text) {
+		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		switch {
+		case len(parts) != 3:
+		case slices.Contains(strings.Split(parts[1], ","), "memory"):
+			return cgroup1, parts[2], nil
+		case parts[0] == "0":
+			kind, at = cgroup2, parts[2]
+		}
+	}
+	if at == "" {
+		return kind, "", errors.New("no cgroup counts the memory of this process")
+	}
+	return kind, at, nil
+}
+
+// newCgroup makes a cgroup for a process to enter, where this one may: below its
+// own or, in version 2, where only those without children have processes, beside
+// it.
 func newCgroup(limit int64) (dir string, remove func(), err error) {
 	text, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
 		return "", nil, err
 	}
-	at, found := strings.CutPrefix(strings.TrimSpace(string(text)), "0::")
-	if !found || strings.Contains(at, "\n") {
-		return "", nil, errors.New("no cgroups of version 2 alone")
+	kind, at, err := ownCgroup(string(text))
+	if err != nil {
+		return "", nil, err
 	}
-	dir = path.Join("/sys/fs/cgroup", path.Dir(at), "throughline-load-"+strconv.Itoa(os.Getpid()))
+	if kind == cgroup2 {
+		at = path.Dir(at)
+	}
+	dir = path.Join(kind.mount, at, "throughline-load-"+strconv.Itoa(os.Getpid()))
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return "", nil, err
 	}
 	remove = func() { _ = os.Remove(dir) }
-	err = os.WriteFile(path.Join(dir, "memory.max"), []byte(strconv.FormatInt(limit, 10)), 0)
-	if err != nil {
+	size := []byte(strconv.FormatInt(limit, 10))
+	if err := os.WriteFile(path.Join(dir, kind.limit), size, 0); err != nil {
 		remove()
 		return "", nil, err
 	}
-	_ = os.WriteFile(path.Join(dir, "memory.swap.max"), []byte("0"), 0) // not everywhere
+	swap := size // version 1 counts memory and swap together
+	if kind == cgroup2 {
+		swap = []byte("0")
+	}
+	_ = os.WriteFile(path.Join(dir, kind.swap), swap, 0) // not everywhere
 	return dir, remove, nil
 }
 
