@@ -40,7 +40,7 @@ type settings struct {
 	Slow slowSettings
 
 	Wall      int64         // bytes: Options.MemoryLimit
-	WallTimes float64       // how many times that is published
+	WallTimes float64       // how many times the cgroup's limit is published
 	WallOver  time.Duration // over how long, if the machine is fast enough
 
 	Verbose bool // the server's log
@@ -86,7 +86,7 @@ func (s settings) quick() settings {
 		Clients: 2000, Pace: 10, Backlog: 2000, Away: 2 * time.Second, Pairs: 3, Slice: 1300 * time.Millisecond, Settle: 1500 * time.Millisecond, Gate: 1.5, Cost: 1.5,
 		Windows: windows{WriteTimeout: time.Second, LagWindow: time.Second, EvictionDelay: time.Second, MaxEvictionDelay: 2 * time.Second, LaggardBytes: 4 << 20},
 	}
-	s.Wall, s.WallOver = 128<<20, 4*time.Second
+	s.Wall, s.WallTimes, s.WallOver = 128<<20, 7.5, 4*time.Second
 	return s
 }
 

@@ -103,7 +103,7 @@ func newCgroup(limit int64) (dir string, remove func(), err error) {
 // maps a hundred megabytes before it begins, which come on top.
 func (t *trials) wallOf() (p servePlan, text string, remove func()) {
 	p = servePlan{Unlimited: true, Verbose: t.Verbose, LogBytes: t.Wall}
-	limit := int64(float64(t.Wall) / 0.75)
+	limit := int64(float64(t.Wall) / wallShare)
 	dir, remove, err := newCgroup(limit)
 	if err == nil {
 		p.Wall.Cgroup = dir // the server finds its limit by itself: 90 % of that
@@ -122,10 +122,15 @@ const (
 	// wallBeside is what a process has beside what its runtime counts: its
 	// variables, and the stacks of its threads.
 	wallBeside = 8 << 20
+	// wallShare is which part of its cgroup's limit settings.Wall is.
+	wallShare = 0.75
 	// wallMost is how long it may take: how fast the machine is does not decide,
 	// only whether the server outlives what is published.
 	wallMost = 2 * time.Minute
 )
+
+// wallTotal is how many bytes are published.
+func (s *settings) wallTotal() float64 { return s.WallTimes * float64(s.Wall) / wallShare }
 
 // wall publishes many times what the server may take, while clients read, stall,
 // come and go.
@@ -144,13 +149,13 @@ func (t *trials) wall(ctx context.Context) error {
 		return err
 	}
 	published.Burst = 64
-	published.Most = int(t.WallTimes*float64(t.Wall)/wallSize) + published.Burst
+	published.Most = int(t.wallTotal()/wallSize) + published.Burst
 	published.PerSecond = float64(published.Most) / wallChannels / t.WallOver.Seconds()
 	if err := tell(l.server, "publish", published); err != nil {
 		return err
 	}
 	began := now()
-	for size := 0.0; size < t.WallTimes*float64(t.Wall) && now()-began < wallMost && ctx.Err() == nil; pause(ctx, 100*time.Millisecond) {
+	for size := 0.0; size < t.wallTotal() && now()-began < wallMost && ctx.Err() == nil; pause(ctx, 100*time.Millisecond) {
 		said, err := ask[telling](l.server, "told", none{})
 		if err == nil {
 			err = l.learn()
@@ -199,7 +204,7 @@ func (t *trials) gateWall(l *lab, text string, took time.Duration) error {
 	}
 	size := said.Metrics["publishes_total"] * wallSize
 	limit := int64(said.Metrics["memory_limit_bytes"])
-	t.gate("wall", size >= t.WallTimes*float64(t.Wall), "%s were published in %.1f s into a server behind %s, and it is there", mib(int64(size)), took.Seconds(), text)
+	t.gate("wall", size >= t.wallTotal(), "%s were published in %.1f s into a server behind %s, and it is there", mib(int64(size)), took.Seconds(), text)
 	t.gate("wall", u.Own <= limit+wallBeside, "it had %s of its own at most, VmHWM less RssFile (its limit is %s, and %s beside); %s were mapped", mib(u.Own), mib(limit), mib(wallBeside), mib(u.Data))
 	t.gate("wall", said.Lines["memory limit"] == 1 && said.Lines["memory short: trimming"] > 0 && said.Metrics["memory_trimmed_bytes_total"] > 0,
 		"its log gave up %s; %.0f new clients were refused and %.0f evicted for memory; it said: %s",
