@@ -11,6 +11,8 @@ FUZZ    ?= 2s
 SEEDS   ?= 500
 # Hours of schedules, for which the race detector is too slow.
 HOURS := ^(TestNoHealthyReaderIsEvicted|TestReturnAfterAnHour)$$
+# What proves the suites themselves: for make conformance.
+SUITES := ^(TestSuiteCatches|TestSchedulesCatch|TestControlServers)
 RANDOM_SCHEDULES := ^(TestSchedules|TestUpstreamIsOnceInOrder|TestNoHealthyReaderIsEvicted|TestClientsByFacts)$$
 
 .PHONY: all fmt lint test unit client e2e conformance fuzz bench bench-quick load load-quick chaos screenshots build
@@ -32,11 +34,10 @@ lint: ## vet, also for macOS and Windows, golangci-lint, module files
 # Everything that needs no minute-long run. Under 5 minutes.
 test: unit client e2e
 
-unit: ## Go tests, but for those that need a browser or a proxy, and the broken parts (make conformance)
+unit: ## Go tests, but for those that need a browser or a proxy, and what proves the suites (make conformance)
 	@command -v ip >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq iproute2 >&2; } || echo "missing: ip, install with: apt-get install iproute2"
-	$(GOTEST) -race -skip '$(HOURS)' $$($(GO) list ./... | grep -v -e /e2e -e /conformance$$)
+	$(GOTEST) -race -skip '$(HOURS)|$(SUITES)' $$($(GO) list ./... | grep -v /e2e)
 	$(GOTEST) -run '$(HOURS)' ./server
-	$(GOTEST) -race -skip '^(TestSuiteCatches|TestSchedulesCatch)' ./conformance
 	cd bench && $(GOTEST) ./...
 	cd load && $(GOTEST) ./...
 
@@ -62,7 +63,7 @@ BITE ?= -all
 conformance: ## the suites clause by clause, on the terminal and in build/conformance.html; parts broken on purpose; the model
 	@mkdir -p build
 	{ $(GOTEST) -count=1 -json -run 'Conformance|TestContract' ./conformance ./eventlog ./session ./sse ./ws ./longpoll ./examples/ndjson || failed=1; \
-	  $(GOTEST) -count=1 -json -timeout 20m -run '^(TestSuiteCatches|TestSchedulesCatch)' ./conformance $(BITE) || failed=1; \
+	  $(GOTEST) -count=1 -json -timeout 20m -run '$(SUITES)' ./conformance $(BITE) || failed=1; \
 	  $(GOTEST) -count=1 -json -run '^TestSchedules$$' ./conformance -seeds 1000 || failed=1; \
 	  $(GOTEST) -count=1 -json ./model || failed=1; \
 	  exit $${failed:-0}; } | $(GO) run ./conformance/report -json build/conformance.json -html build/conformance.html
