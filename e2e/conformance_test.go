@@ -92,6 +92,7 @@ var throughProxies = []string{"order", "payloads", "resume", "switch", "lost ans
 func TestConformanceBehindProxies(t *testing.T) {
 	for name, p := range behind {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // it mostly waits
 			r := newRelay(t)
 			address := p.start(t, r.address())
 			s := testee.Server()

@@ -34,6 +34,7 @@ var afterHandshake = map[string]func(l *line){
 func TestClientSettlesWhereWebSocketsDie(t *testing.T) {
 	for how, spoil := range afterHandshake {
 		t.Run(how, func(t *testing.T) {
+			t.Parallel() // it mostly waits
 			w := start(t, server.Options{})
 			tries := make(chan struct{}, 1000)
 			w.onRequest(func(carrier string, l *line) {

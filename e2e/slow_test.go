@@ -60,6 +60,7 @@ func openSlow(t *testing.T, name, url string) *page {
 // before one's eyes, waits, comes back and catches up. Nothing is missing, for it
 // and for all others; a page that is opened later shows the last minute, too.
 func TestSlowClientsCanBeWatched(t *testing.T) {
+	t.Parallel() // it mostly waits
 	url := startSlow(t)
 	p := openSlow(t, "slow", url)
 	p.eval(nil, `void document.querySelector('[name=rate][value="100"]').click()`)
@@ -93,6 +94,7 @@ func TestSlowClientsCanBeWatched(t *testing.T) {
 // TestSlowClientsFitTheScreen: the page is no wider than a telephone, whatever is
 // going on. SLOW_PICTURES is a folder to leave pictures in.
 func TestSlowClientsFitTheScreen(t *testing.T) {
+	t.Parallel() // it mostly waits
 	p := openSlow(t, "slow", startSlow(t))
 	p.eval(nil, `void ["#stall", "#modem", "#ws", "#sse"].forEach((id) => document.querySelector(id).click())`)
 	p.becomes(`/back in/.test(row("Client 1").innerText) && state("Client 7") === "live"`, true)
