@@ -14,6 +14,10 @@ import (
 //
 // A channel needs no creation: it can be read, sought and watched before
 // anybody wrote to it, and that creates nothing.
+//
+// What a log may offer beside is found by assertion: [History], [Shrinker],
+// [Measured], [Itemized]. A log that wraps another, as struct{ eventlog.Log } does,
+// hides these unless it has them itself.
 type Log interface {
 	// Append adds a batch to a channel, all of it or nothing, and returns the
 	// position of its last event. When it returns without an error, the events

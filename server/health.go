@@ -37,7 +37,8 @@ func (s *Server) Healthz() http.Handler {
 }
 
 // Readyz answers whether clients are to be sent here: 200 if this server isn't
-// going away, its log and its store answer within 2 s, and Authenticate is asked;
+// going away, its log and its store answer within 2 s, Authenticate is asked, and
+// memory is not so short that new clients are refused (Options.MemoryLimit);
 // else 503, with JSON that names what fails, and for how many seconds. Another
 // function that is not asked for now (Options.Dependencies) is named, too, and
 // keeps nobody away: what does not need it goes on. A question to the log or the
@@ -103,6 +104,7 @@ type health struct {
 	log    *slog.Logger
 	parts  []*part
 	needs  *dependencies
+	short  func() time.Time // since when new clients are refused for want of memory; zero: they are not
 
 	turn   chan struct{} // holds one: whoever has it may go on
 	answer readiness     // guarded by turn
@@ -122,7 +124,7 @@ type part struct {
 type found struct{ err error }
 
 func newHealth(s *Server) *health {
-	h := &health{log: s.o.Logger, needs: s.dependencies, turn: make(chan struct{}, 1), parts: []*part{
+	h := &health{log: s.o.Logger, needs: s.dependencies, short: s.memory.short, turn: make(chan struct{}, 1), parts: []*part{
 		{name: "log", ask: func(ctx context.Context) error {
 			_, err := s.log.Seek(ctx, core.Control, eventlog.Start{})
 			return err
@@ -184,6 +186,9 @@ func (h *health) look() readiness {
 		h.note(p, err, &answer)
 	}
 	h.needs.tell(&answer)
+	if since := h.short(); !since.IsZero() {
+		answer.fail("memory", failingSince(since))
+	}
 	h.answer, h.at = answer, time.Now()
 	return answer
 }

@@ -162,6 +162,7 @@ type memory struct {
 
 	appended                  atomic.Int64 // bytes since the last look
 	used, stage               atomic.Int64
+	refusing                  atomic.Int64 // since when, in nanoseconds since 1970; 0: it does not
 	trimmed, refused, evicted atomic.Int64
 }
 
@@ -184,6 +185,9 @@ func (m *memory) start() {
 		return
 	}
 	m.logger.Info("memory limit", "limit", m.limit.bytes, "source", m.limit.source, "collected", m.limit.collected)
+	if m.log == nil {
+		m.logger.Warn("log can't be trimmed", "note", "Options.Log is no eventlog.Shrinker (one that wraps another has to pass on its optional methods), so when memory is short clients are refused at once")
+	}
 	go m.run()
 }
 
@@ -268,6 +272,11 @@ func (m *memory) act() time.Duration {
 	o := m.pressure.decide(time.Now(), &seen)
 	m.used.Store(seen.used)
 	m.stage.Store(int64(m.pressure.stage))
+	if m.pressure.stage < memoryRefusing {
+		m.refusing.Store(0)
+	} else {
+		m.refusing.CompareAndSwap(0, time.Now().UnixNano())
+	}
 	if o.trim > 0 {
 		freed := int64(0)
 		if m.log != nil {
@@ -335,6 +344,15 @@ func (m *memory) tell(l *memoryLine) {
 		return
 	}
 	m.logger.Warn("memory short", attrs...)
+}
+
+// short returns since when new clients are refused; zero: they are not.
+func (m *memory) short() time.Time {
+	since := m.refusing.Load()
+	if since == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, since)
 }
 
 // admit refuses who is new while memory is short. Who goes on from somewhere was

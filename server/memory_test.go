@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"math"
+	"net/http/httptest"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -366,6 +367,58 @@ func TestMemoryEvictsThoughSomebodyLooks(t *testing.T) {
 	if after.NumForcedGC == before.NumForcedGC {
 		t.Error("nothing was collected")
 	}
+}
+
+// TestMemoryWithoutAShrinker says at the start what can't be done.
+func TestMemoryWithoutAShrinker(t *testing.T) {
+	log := eventlog.NewMemory(eventlog.MemoryOptions{})
+	defer log.Close()
+	for name, c := range map[string]struct {
+		log   eventlog.Log
+		warns bool
+	}{"in memory": {log, false}, "one that wraps it": {struct{ eventlog.Log }{log}, true}} {
+		var out bytes.Buffer
+		m := newMemory(memoryLimit{bytes: math.MaxInt64, source: "a test"}, c.log, slog.New(slog.NewTextHandler(&out, nil)), nil)
+		m.start()
+		m.close()
+		if strings.Contains(out.String(), "level=WARN msg=\"log can't be trimmed\"") != c.warns {
+			t.Errorf("%s: %s", name, out.String())
+		}
+	}
+}
+
+// TestMemoryIsReady: who refuses new clients for want of memory is not ready for
+// them, and says since when.
+func TestMemoryIsReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, err := New(Options{Logger: slog.New(slog.DiscardHandler), MemoryLimit: 1 << 50})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer srv.Close()
+		var used atomic.Int64
+		srv.memory.turn.Lock()
+		srv.memory.look = func() memorySight { return memorySight{used: used.Load(), perByte: 1} }
+		srv.memory.turn.Unlock()
+		for _, c := range []struct {
+			used  float64
+			after time.Duration
+			want  string
+		}{
+			{.1, 2 * time.Second, `{"ready":true}`},
+			{.85, 2 * time.Second, `{"ready":true}`},
+			{.92, 3 * time.Second, `{"ready":false,"failing":{"memory":{"for":`},
+			{.1, time.Minute, `{"ready":true}`},
+		} {
+			used.Store(int64(c.used * (1 << 50)))
+			time.Sleep(c.after)
+			w := httptest.NewRecorder()
+			srv.Readyz().ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+			if !strings.HasPrefix(w.Body.String(), c.want) {
+				t.Errorf("at %v of the limit: %s", c.used, w.Body)
+			}
+		}
+	})
 }
 
 // TestMemoryAdmits: who is new is refused while memory is short, and who was here

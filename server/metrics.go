@@ -201,14 +201,21 @@ func (m *metrics) Evicted(of core.Source) {
 func (m *metrics) Published(space string, err error, duplicate bool) {
 	result := "appended"
 	switch {
-	case errors.Is(err, eventlog.ErrUnavailable):
-		result = "unavailable"
-	case err != nil:
+	case isLogsAnswer(err):
 		result = "refused"
+	case err != nil: // whatever a log of the program's may say
+		result = "unavailable"
 	case duplicate:
 		result = "duplicate"
 	}
 	m.publishes.WithLabelValues(m.labels.namespace(space), result).Inc()
+}
+
+// isLogsAnswer reports whether an error of an append says what was wrong with it.
+func isLogsAnswer(err error) bool {
+	_, invalid := errors.AsType[*eventlog.Invalid](err)
+	_, unexpected := errors.AsType[*eventlog.Expectation](err)
+	return invalid || unexpected || errors.Is(err, eventlog.ErrStale) || errors.Is(err, eventlog.ErrBusy)
 }
 
 func (m *metrics) Called(space, code string) {

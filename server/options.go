@@ -44,7 +44,7 @@ type (
 	Member = session.Member
 	// Key signs tokens: {ID, Secret}.
 	Key = session.Key
-	// Limit bounds a page that is read: {Bytes, Types}.
+	// Limit bounds a page that is read: {Bytes, Events, Scan, Filter}.
 	Limit = eventlog.Limit
 	// Slow is what happens to a client that falls behind: Evict or SkipToLatest.
 	Slow = core.Slow
@@ -195,9 +195,10 @@ type Options struct {
 	// below 0: none. From 80 % of it on the log gives up its oldest events, from 90 %
 	// on new clients are refused as busy while those who were here may come back,
 	// and from 95 % on those who lag behind most are evicted. A log has to be an
-	// [eventlog.Shrinker] for the first; one in memory is. It keeps a 32nd of the
-	// limit whatever happens. That of New holds a quarter of MemoryLimit at most,
-	// and 256 MiB.
+	// [eventlog.Shrinker] for the first; one in memory is, and one that wraps it has
+	// to pass that on. It keeps a 32nd of the limit whatever happens. That of New
+	// holds a quarter of MemoryLimit at most, and 256 MiB; of one that you make
+	// yourself you say so (eventlog.MemoryOptions.MaxBytes).
 	//
 	// What counts is what the process comes to take, not what it has just now:
 	// twice what lives in the heap, as the runtime lets as much garbage grow beside

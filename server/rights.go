@@ -17,10 +17,10 @@ func DefaultAuthorize(_ context.Context, _ Identity, what Action, ch Channel) er
 	switch {
 	case what != Subscribe:
 		return transport.Refuse(transport.CodeForbidden,
-			"not allowed to %s: the program that runs this server has to set Options.Authorize and allow it", verbs[what])
+			"not allowed to %s: the program that runs this server has to allow it, by Options.Authorize or a Rule", verbs[what])
 	case strings.Contains(ch.Name, "$"):
 		return transport.Refuse(transport.CodeForbidden,
-			"not allowed to subscribe to a name that holds $: the program that runs this server has to set Options.Authorize and allow it")
+			"not allowed to subscribe to a name that holds $: the program that runs this server has to allow it, by Options.Authorize or a Rule")
 	}
 	return nil
 }

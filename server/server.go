@@ -101,7 +101,7 @@ func New(o Options) (*Server, error) {
 	s.health = newHealth(s)
 	if s.o.Authorize == nil {
 		s.o.Authorize = DefaultAuthorize
-		s.o.Logger.Info("default rights", "note", "anybody of the same origin may subscribe to channels without $ in their names, and nothing else: Options.Authorize says otherwise")
+		s.o.Logger.Info("default rights", "note", "anybody of the same origin may subscribe to channels without $ in their names, and nothing else but what Options.Namespaces allow: Options.Authorize says otherwise")
 	}
 	def(&s.o.AttachTimeout, 10*time.Second)
 	def(&s.o.WriteTimeout, 10*time.Second)
@@ -227,8 +227,13 @@ func (s *Server) over(ctx context.Context) error {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.router.ServeHTTP(w, r) }
 
 // Publish appends a message to a channel of the default namespace and returns
-// its position. It does not wait for any client. Errors are those of
-// [eventlog.Log.Append].
+// its position. It does not wait for any client.
+//
+// Errors are those of [eventlog.Log.Append]. Where one is a [*breaker.NotAsked]
+// (found by errors.As), the log fails and was not asked: nothing was appended. After
+// any other that is [eventlog.ErrUnavailable], or none of the log's own, it may have
+// been. To repeat that without harm, append to your Log itself, with a
+// [eventlog.Producer]: subscribers hear of it all the same.
 func (s *Server) Publish(ctx context.Context, channel string, m Message) (Position, error) {
 	return s.PublishTo(ctx, Channel{Name: channel}, m)
 }
