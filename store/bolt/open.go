@@ -1,0 +1,163 @@
+package bolt
+
+import (
+	"cmp"
+	"crypto/rand"
+	"errors"
+	"os"
+	"slices"
+	"time"
+
+	bbolt "go.etcd.io/bbolt"
+
+	"github.com/throughline/throughline/eventlog"
+	"github.com/throughline/throughline/session"
+)
+
+// Open opens the log in a file, and makes one if there is none. One Log at
+// a time has a file. The errors are [ErrLocked], [ErrReadOnly], [ErrFull] and
+// [ErrCorrupt], or what the system says.
+func Open(path string, o Options) (*Log, error) {
+	o = o.withDefaults()
+	if err := os.Remove(compactionPath(path)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, openError(path, err)
+	}
+	f, err := openFile(path, o.LockTimeout, o.MaxFileSize)
+	if err != nil {
+		return nil, err
+	}
+	if o.hooks.opened != nil {
+		o.hooks.opened(f)
+	}
+	l := newLog(f, o)
+	if err := l.load(time.Now().Round(0).UTC()); err != nil {
+		return nil, errors.Join(openError(path, err), f.close())
+	}
+	go l.run()
+	return l, nil
+}
+
+func newLog(f *file, o Options) *Log {
+	l := &Log{
+		options:  o,
+		path:     f.path,
+		file:     f,
+		leases:   session.NewMemory(o.Leases),
+		queue:    newQueue(o.MaxQueued),
+		stop:     make(chan struct{}),
+		done:     make(chan struct{}),
+		compact:  make(chan chan error),
+		copied:   make(chan *compaction),
+		channels: make(map[eventlog.Channel]*channel),
+		watchers: make(map[eventlog.Channel][]*watcher),
+	}
+	l.producers = newProducers()
+	l.unborn = make(map[eventlog.Channel]*channel)
+	l.empty = make(map[*channel]struct{})
+	l.alarm = alarm{time.NewTimer(time.Until(never)), never}
+	return l
+}
+
+// load reads all but the events.
+func (l *Log) load(now time.Time) error {
+	if err := l.found(now); err != nil {
+		return err
+	}
+	c, err := readContents(l.file)
+	if err != nil {
+		return err
+	}
+	l.generation, l.secret = c.generation, c.secret
+	for _, ch := range c.channels {
+		ch.retention = l.options.retention(ch.name)
+		l.channels[ch.name] = ch
+		l.bytes += ch.next.bytes()
+		l.lastID = max(l.lastID, ch.id)
+		l.follow(ch)
+	}
+	for _, p := range c.producers {
+		l.producers.add(p)
+	}
+	return nil
+}
+
+// found makes what a new file has to have.
+func (l *Log) found(now time.Time) error {
+	isNew := false
+	err := l.file.view(func(tx *bbolt.Tx) error {
+		// A file of which bbolt made the first pages and we none.
+		isNew = tx.Bucket(metaBucket) == nil && tx.Size() == 4*int64(tx.DB().Info().PageSize)
+		return nil
+	})
+	if err != nil || !isNew {
+		return err
+	}
+	g := newGeneration(now)
+	secret := make([]byte, session.MinSecret)
+	rand.Read(secret) // never fails
+	return l.file.found([]change{
+		{metaBucket, formatKey, []byte(format)},
+		{metaBucket, generationKey, encodeGeneration(generationKey, &g)},
+		{metaBucket, secretKey, seal(secretKey, append(unsealed(len(secret)), secret...))},
+	})
+}
+
+// contents is what is in a file beside events.
+type contents struct {
+	generation generation
+	secret     []byte
+	channels   map[uint64]*channel
+	producers  []*producer // the one whose last append was first comes first
+}
+
+func readContents(f *file) (*contents, error) {
+	c := &contents{channels: make(map[uint64]*channel)}
+	return c, f.view(func(tx *bbolt.Tx) error { return c.read(f.path, tx) })
+}
+
+func (c *contents) read(path string, tx *bbolt.Tx) (err error) {
+	meta := tx.Bucket(metaBucket)
+	if meta == nil {
+		return corrupt(path, "it is a bbolt file, but of another program")
+	}
+	if v := meta.Get(formatKey); string(v) != format {
+		return corrupt(path, "its format is %q, and this program knows %q", v, format)
+	}
+	if c.generation, err = decodeGeneration(generationKey, meta.Get(generationKey)); err != nil {
+		return corrupt(path, "generation: %v", err)
+	}
+	secret, err := unseal(secretKey, meta.Get(secretKey))
+	if err != nil {
+		return corrupt(path, "secret: %v", err)
+	}
+	c.secret = slices.Clone(secret)
+	names := make(map[eventlog.Channel]uint64)
+	err = tx.Bucket(channelsBucket).ForEach(func(k, v []byte) error {
+		ch, err := decodeRecord(k, v)
+		if err != nil {
+			return corrupt(path, "record of channel %x: %v", k, err)
+		}
+		if twin, found := names[ch.name]; found {
+			return corrupt(path, "channels %d and %d are both %v", twin, ch.id, ch.name)
+		}
+		names[ch.name], c.channels[ch.id] = ch.id, ch
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	err = tx.Bucket(producersBucket).ForEach(func(k, v []byte) error {
+		id, p, err := decodeProducer(k, v)
+		if err == nil && c.channels[id] == nil {
+			err = errors.New("its channel is not there")
+		}
+		if err != nil {
+			return corrupt(path, "producer %x: %v", k, err)
+		}
+		p.channel = c.channels[id]
+		c.producers = append(c.producers, p)
+		return nil
+	})
+	slices.SortStableFunc(c.producers, func(a, b *producer) int { return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.id, b.id)) })
+	return err
+}
