@@ -117,8 +117,9 @@ type Options struct {
 	Namespaces map[string]Namespace
 
 	// Store holds what several servers must share about clients: who is present,
-	// and the secret that signs tokens. Default: a [session.Memory] with its
-	// defaults, which Close closes; a Store that is given stays the caller's.
+	// and the secret that signs tokens. Default: Log, if that is a
+	// [session.Store], too; else a [session.Memory] with its defaults, which
+	// Close closes. A Store that is given stays the caller's.
 	Store session.Store
 
 	// Keys sign the tokens by which clients continue their sessions: the first

@@ -76,6 +76,9 @@ func New(o Options) (*Server, error) {
 		s.log = eventlog.NewMemory(eventlog.MemoryOptions{MaxBytes: limit.logBytes()})
 		s.own = append(s.own, s.log)
 	}
+	if both, is := s.log.(session.Store); is && s.store == nil {
+		s.store = both
+	}
 	if s.store == nil {
 		s.store = session.NewMemory(session.MemoryOptions{})
 		s.own = append(s.own, s.store)
