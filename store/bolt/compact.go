@@ -157,12 +157,7 @@ func (c *compaction) copy(l *Log) (err error) {
 		}
 	}
 	l.options.hooks.at("copied")
-	if err := c.to.db.Sync(); err != nil {
-		return err
-	}
-	c.to.db.NoSync = false
-	l.options.hooks.at("copy synced")
-	return nil
+	return c.to.sync()
 }
 
 // copyBucket copies a bucket, a piece at a time.
@@ -234,14 +229,16 @@ func (l *Log) swap(c *compaction) error {
 		return err
 	}
 	l.options.hooks.at("renamed")
-	if err := syncFolder(l.path); err != nil {
+	err = syncFolder(l.path)
+	if err == nil {
+		l.options.hooks.at("folder synced")
+	} else {
 		// What is appended from now on would be in a file that may not be there
 		// after a power failure.
 		l.breakOff(fmt.Errorf("%w: %s: %w", ErrFailed, l.path, err))
 	}
-	old := l.file.replace(c.to.db)
+	old := l.file.replace(c.to)
 	c.to = nil
-	l.options.hooks.at("compacted")
 	// Those who read it have ended. It is closed in the background: that frees
 	// what it had on the disk, which may take long.
 	l.others.Go(func() {

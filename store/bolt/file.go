@@ -47,6 +47,8 @@ type file struct {
 	db *bbolt.DB
 
 	wedged bool // bbolt panicked with its locks held: it can't be closed. Of the writer
+
+	synced func() // a test's: all that was written is on the disk
 }
 
 // openFile opens a file, and creates it if it isn't there.
@@ -155,7 +157,8 @@ func (f *file) view(fn func(*bbolt.Tx) error) (err error) {
 	return err
 }
 
-// update makes changes, all or none, and syncs them.
+// update makes changes, all or none, and syncs them, but for a copy that is not
+// whole yet.
 func (f *file) update(changes []change) (err error) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
@@ -166,7 +169,26 @@ func (f *file) update(changes []change) (err error) {
 	f.wedged = true
 	err = f.db.Update(func(tx *bbolt.Tx) error { return apply(tx, changes) })
 	f.wedged = false
+	if err == nil && !f.db.NoSync {
+		f.isSynced()
+	}
 	return err
+}
+
+// sync syncs what was written without.
+func (f *file) sync() error {
+	if err := f.db.Sync(); err != nil {
+		return err
+	}
+	f.db.NoSync = false
+	f.isSynced()
+	return nil
+}
+
+func (f *file) isSynced() {
+	if f.synced != nil {
+		f.synced()
+	}
 }
 
 // apply makes changes in a transaction.
@@ -234,14 +256,17 @@ func (f *file) found(changes []change) (err error) {
 	if err != nil {
 		return writeError(f.path, err)
 	}
+	if !f.db.NoSync {
+		f.isSynced()
+	}
 	return nil
 }
 
 // replace has another file take the place of this one, which it returns, when
 // those who read it have ended.
-func (f *file) replace(with *bbolt.DB) (old *bbolt.DB) {
+func (f *file) replace(with *file) (old *bbolt.DB) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	old, f.db = f.db, with
+	old, f.db, f.synced = f.db, with.db, with.synced
 	return old
 }
