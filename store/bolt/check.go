@@ -72,7 +72,11 @@ func checkChannel(tx *bbolt.Tx, ch *channel, problem func(string)) {
 
 // checkStrays reports events of no channel, or beside what their channel has.
 func checkStrays(tx *bbolt.Tx, c *contents, problem func(string)) error {
-	return tx.Bucket(eventsBucket).ForEach(func(key, _ []byte) error {
+	bucket := tx.Bucket(eventsBucket)
+	if bucket == nil { // nobody wrote to the file yet
+		return nil
+	}
+	return bucket.ForEach(func(key, _ []byte) error {
 		id, offset, ok := parseEventKey(key)
 		ch := c.channels[id]
 		if !ok || ch == nil || offset <= ch.floor || offset > ch.next.head.at.Offset {

@@ -15,7 +15,7 @@ import (
 	"github.com/throughline/throughline/eventlog"
 )
 
-var crashes = flag.Int("crashes", 200, "how often the power fails")
+var crashes = flag.Int("crashes", 60, "how often the power fails")
 
 const crashKeeps = 30
 
@@ -77,7 +77,7 @@ func newCrash(t *testing.T, seed uint64, interval time.Duration) *crash {
 }
 
 // live has the log used until the power fails.
-func (c *crash) live() {
+func (c *crash) live(seed uint64) {
 	var err error
 	if c.log, err = Open(c.path, c.options); err != nil {
 		c.t.Fatal(err)
@@ -85,7 +85,8 @@ func (c *crash) live() {
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup
 	for writer := range 3 {
-		all.Go(func() { c.write(ctx, writer, rand.New(rand.NewPCG(c.random.Uint64(), uint64(writer)))) })
+		random := rand.New(rand.NewPCG(seed, uint64(writer)))
+		all.Go(func() { c.write(ctx, writer, random) })
 	}
 	all.Go(func() {
 		for i := 0; ctx.Err() == nil; i++ {
@@ -250,18 +251,18 @@ var crashPoints = []string{"", "commit", "write", "between syncs", "committed", 
 func powerFails(t *testing.T, round int, interval time.Duration, noSync bool) []string {
 	c := newCrash(t, uint64(round), interval)
 	c.noSync = noSync
-	point, after := crashPoints[round%len(crashPoints)], 1+rand.New(rand.NewPCG(uint64(round), 2)).IntN(100)
+	point, after := crashPoints[round%len(crashPoints)], 1+rand.New(rand.NewPCG(uint64(round), 2)).IntN(50)
 	passed := 0
 	c.crashAt = func(_ int, at string) bool {
 		if point == "" || at == point {
 			passed++
 		}
 		if slices.Contains(crashPoints[6:], point) {
-			return passed > after/25 // a compaction has few moments
+			return passed > after/15 // a compaction has few moments
 		}
 		return passed > after
 	}
-	c.live()
+	c.live(uint64(round))
 	c.judge()
 	return c.wrong
 }

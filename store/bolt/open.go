@@ -84,11 +84,7 @@ func (l *Log) load(now time.Time) error {
 // found makes what a new file has to have.
 func (l *Log) found(now time.Time) error {
 	isNew := false
-	err := l.file.view(func(tx *bbolt.Tx) error {
-		// A file of which bbolt made the first pages and we none.
-		isNew = tx.Bucket(metaBucket) == nil && tx.Size() == 4*int64(tx.DB().Info().PageSize)
-		return nil
-	})
+	err := l.file.view(func(tx *bbolt.Tx) error { isNew = isFresh(tx); return nil })
 	if err != nil || !isNew {
 		return err
 	}
@@ -100,6 +96,13 @@ func (l *Log) found(now time.Time) error {
 		{metaBucket, generationKey, encodeGeneration(generationKey, &g)},
 		{metaBucket, secretKey, seal(secretKey, append(unsealed(len(secret)), secret...))},
 	})
+}
+
+// isFresh reports whether bbolt has made the first pages of a file, and nobody
+// wrote to it.
+func isFresh(tx *bbolt.Tx) bool {
+	k, _ := tx.Cursor().First()
+	return k == nil && tx.Size() == 4*int64(tx.DB().Info().PageSize)
 }
 
 // contents is what is in a file beside events.
@@ -117,7 +120,9 @@ func readContents(f *file) (*contents, error) {
 
 func (c *contents) read(path string, tx *bbolt.Tx) (err error) {
 	meta := tx.Bucket(metaBucket)
-	if meta == nil {
+	if meta == nil && isFresh(tx) {
+		return nil
+	} else if meta == nil {
 		return corrupt(path, "it is a bbolt file, but of another program")
 	}
 	if v := meta.Get(formatKey); string(v) != format {
