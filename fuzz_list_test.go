@@ -32,6 +32,7 @@ var outside = map[string]string{
 	"frames of RFC 6455":                    "server.FuzzSocket",
 
 	"histories that were kept": "conformance.FuzzJudge",
+	"events in files":          "store/bolt.FuzzEntry",
 
 	// What is written from such bytes.
 	"events in JSON":   "transport.FuzzEventJSON",

@@ -157,7 +157,7 @@ func (c *compaction) copy(l *Log) (err error) {
 		}
 	}
 	l.options.hooks.at("copied")
-	return c.to.sync()
+	return c.to.sync() // now, so that the last sync, for which appends wait, is short
 }
 
 // copyBucket copies a bucket, a piece at a time.
