@@ -51,7 +51,7 @@ func checkChannel(tx *bbolt.Tx, ch *channel, problem func(string)) {
 	s, at := &ch.next, ch.next.base
 	events := eventsOf(tx, ch.id, nil)
 	err := events.forwards(s.base.at.Offset+1, s.head.at.Offset, func(e *entry) bool {
-		if e.Prev != at.at.Mark || e.sum != at.sum+int64(e.Size()) {
+		if at == s.base && e.Prev != at.at.Mark || e.sum != at.sum+int64(e.Size()) {
 			problem(fmt.Sprintf("channel %v: event %d does not follow the one before it", ch.name, e.At.Offset))
 		}
 		if at == s.base && !e.Time.Equal(s.oldest) {

@@ -6,8 +6,11 @@ import (
 	"path/filepath"
 	"reflect"
 	"sync"
+	"syscall"
 	"testing"
 	"unsafe"
+
+	bbolt "go.etcd.io/bbolt"
 )
 
 // pageSize is how much a disk writes at once.
@@ -71,9 +74,7 @@ func (d *disk) opened(f *file) {
 		defer d.mu.Unlock()
 		img.sync()
 	}
-	// The hook of bbolt's own tests.
-	field := reflect.ValueOf(db).Elem().FieldByName("ops").FieldByName("writeAt")
-	writeAt := (*func([]byte, int64) (int, error))(unsafe.Pointer(field.UnsafeAddr()))
+	writeAt := writesOf(db)
 	write := *writeAt
 	*writeAt = func(b []byte, at int64) (int, error) {
 		d.mu.Lock()
@@ -92,6 +93,27 @@ func (d *disk) opened(f *file) {
 		d.mu.Unlock()
 		return write(b, at)
 	}
+}
+
+// writesOf returns what bbolt writes by: the hook of its own tests.
+func writesOf(db *bbolt.DB) *func([]byte, int64) (int, error) {
+	field := reflect.ValueOf(db).Elem().FieldByName("ops").FieldByName("writeAt")
+	return (*func([]byte, int64) (int, error))(unsafe.Pointer(field.UnsafeAddr()))
+}
+
+// failWrites has writes fail until it is told otherwise.
+func failWrites(db *bbolt.DB) (failing *bool) {
+	failing = new(bool)
+	*failing = true
+	writeAt := writesOf(db)
+	write := *writeAt
+	*writeAt = func(b []byte, at int64) (int, error) {
+		if *failing {
+			return 0, syscall.EIO
+		}
+		return write(b, at)
+	}
+	return failing
 }
 
 func (img *image) sync() {

@@ -111,6 +111,7 @@ type visit func(*entry) bool
 func (s *events) forwards(from, to uint64, v visit) error {
 	c := s.bucket.Cursor()
 	var key, value []byte
+	var mark uint64 // of the event before
 	for offset := from; offset <= to; offset++ {
 		e := s.inTail(offset)
 		if e == nil {
@@ -124,9 +125,13 @@ func (s *events) forwards(from, to uint64, v visit) error {
 				return err
 			}
 		}
+		if offset > from && e.Prev != mark {
+			return &missing{offset, "doesn't follow the one before it"}
+		}
 		if !v(e) {
 			return nil
 		}
+		mark = e.At.Mark
 	}
 	return nil
 }
@@ -135,6 +140,7 @@ func (s *events) forwards(from, to uint64, v visit) error {
 func (s *events) backwards(from, to uint64, v visit) error {
 	c := s.bucket.Cursor()
 	var key, value []byte
+	var mark uint64 // of this event, as the one after it has it
 	for offset := from; offset >= to && offset > 0; offset-- {
 		e := s.inTail(offset)
 		if e == nil {
@@ -148,9 +154,13 @@ func (s *events) backwards(from, to uint64, v visit) error {
 				return err
 			}
 		}
+		if offset < from && e.At.Mark != mark {
+			return &missing{offset, "is not the one before its next"}
+		}
 		if !v(e) {
 			return nil
 		}
+		mark = e.Prev
 	}
 	return nil
 }
