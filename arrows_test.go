@@ -28,6 +28,7 @@ var arrows = map[string][]string{
 	"conformance/faultproxy": {},
 	"conformance/report":     {"conformance"},
 	"store/bolt":             {"eventlog", "session"},
+	"store/bolt/eventsdb":    {"eventlog", "store/bolt"},
 	"model":                  {},
 	"server/jwtauth":         {"eventlog", "transport", "session"},
 	"server/internal/limit":  {},

@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -139,10 +140,7 @@ func (d *disk) reached(point string) {
 		d.files[d.path] = d.files[compactionPath(d.path)]
 		delete(d.files, compactionPath(d.path))
 	case "folder synced":
-		d.lasting = map[string]*image{}
-		for name, img := range d.files {
-			d.lasting[name] = img
-		}
+		d.lasting = maps.Clone(d.files)
 	}
 	if d.onPoint != nil {
 		d.onPoint(point)

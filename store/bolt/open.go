@@ -2,7 +2,6 @@ package bolt
 
 import (
 	"cmp"
-	"crypto/rand"
 	"errors"
 	"os"
 	"slices"
@@ -88,14 +87,7 @@ func (l *Log) found(now time.Time) error {
 	if err != nil || !isNew {
 		return err
 	}
-	g := newGeneration(now)
-	secret := make([]byte, session.MinSecret)
-	rand.Read(secret) // never fails
-	return l.file.found([]change{
-		{metaBucket, formatKey, []byte(format)},
-		{metaBucket, generationKey, encodeGeneration(generationKey, &g)},
-		{metaBucket, secretKey, seal(secretKey, append(unsealed(len(secret)), secret...))},
-	})
+	return l.file.found(firstChanges(now))
 }
 
 // isFresh reports whether bbolt has made the first pages of a file, and nobody
