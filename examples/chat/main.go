@@ -2,6 +2,7 @@
 // Throughline: one server, one function that says who may do what, one page.
 //
 //	go run ./examples/chat
+//	go run ./examples/chat -data DIR   what was said survives the program, however that ends
 package main
 
 import (
@@ -16,6 +17,7 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -24,7 +26,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/throughline/throughline/eventlog"
 	"github.com/throughline/throughline/server"
+	"github.com/throughline/throughline/store/bolt"
 	"github.com/throughline/throughline/transport"
 )
 
@@ -44,18 +48,26 @@ var page embed.FS
 
 func main() {
 	addr := flag.String("addr", "", fmt.Sprintf("the address to listen on (default %s:%d, or the next port that is free)", host, firstPort))
+	data := flag.String("data", "", "the folder where events are kept (default: in memory)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *addr); err != nil {
+	if err := run(ctx, *addr, *data); err != nil {
 		fmt.Fprintln(os.Stderr, "chat:", err)
 		os.Exit(1)
 	}
 }
 
 // run serves until ctx is done.
-func run(ctx context.Context, addr string) error {
-	srv, err := newServer()
+func run(ctx context.Context, addr, data string) (err error) {
+	var events eventlog.Log // nil: the server's own, in memory
+	if data != "" {
+		if events, err = openEvents(data); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, events.Close()) }()
+	}
+	srv, err := newServer(events)
 	if err != nil {
 		return err
 	}
@@ -67,9 +79,18 @@ func run(ctx context.Context, addr string) error {
 	return serve(ctx, l, srv)
 }
 
-func newServer() (*server.Server, error) {
+// openEvents opens the events in a folder, or begins there.
+func openEvents(folder string) (eventlog.Log, error) {
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return nil, err
+	}
+	return bolt.Open(filepath.Join(folder, "events.db"), bolt.Options{})
+}
+
+func newServer(events eventlog.Log) (*server.Server, error) {
 	var srv *server.Server
 	srv, err := server.New(server.Options{
+		Log:          events,
 		Authenticate: authenticate,
 		Authorize:    authorize,
 		OnConnect:    welcome,

@@ -17,7 +17,7 @@ import (
 
 func start(t *testing.T) *httptest.Server {
 	t.Helper()
-	srv, err := newServer()
+	srv, err := newServer(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +169,7 @@ func TestTheLinkCanBeFollowed(t *testing.T) {
 }
 
 func TestTheEndIsOrderlyWithAStreamOpen(t *testing.T) {
-	srv, err := newServer()
+	srv, err := newServer(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
