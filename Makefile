@@ -62,17 +62,19 @@ BITE ?= -all
 
 conformance: ## the suites clause by clause, on the terminal and in build/conformance.html; parts broken on purpose; the model
 	@mkdir -p build
-	{ $(GOTEST) -count=1 -json -run 'Conformance|TestContract' ./conformance ./eventlog ./session ./sse ./ws ./longpoll ./examples/ndjson || failed=1; \
+	{ $(GOTEST) -count=1 -json -run 'Conformance|TestContract' ./conformance ./eventlog ./session ./sse ./ws ./longpoll ./store/bolt ./examples/ndjson || failed=1; \
 	  $(GOTEST) -count=1 -json -timeout 20m -run '$(SUITES)' ./conformance $(BITE) || failed=1; \
 	  $(GOTEST) -count=1 -json -run '^TestSchedules$$' ./conformance -seeds 1000 || failed=1; \
+	  $(GOTEST) -count=1 -json -run '^TestPowerFails' ./store/bolt -crashes 200 || failed=1; \
 	  $(GOTEST) -count=1 -json ./model || failed=1; \
 	  exit $${failed:-0}; } | $(GO) run ./conformance/report -json build/conformance.json -html build/conformance.html
 
 fuzz: ## each fuzz target for $(FUZZ)
 	tools/fuzz.sh $(FUZZ) $$($(GO) list ./... | grep -v /e2e)
 
-bench: ## against a bare write and centrifuge; about 3 minutes
+bench: ## against a bare write and centrifuge, about 3 minutes; the logs, in memory and in a file, another 4
 	cd bench && $(GO) run .
+	$(GOTEST) -run '^$$' -bench 'Retained|BenchmarkAppend|BenchmarkFile|BenchmarkChannels' ./eventlog ./store/bolt
 
 bench-quick: ## the same in under a minute
 	cd bench && $(GO) run . -quick

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"runtime"
 	"testing"
 
 	"github.com/throughline/throughline/eventlog"
@@ -60,4 +61,33 @@ func BenchmarkRead(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkRetained tells what a million retained events cost: memory for each,
+// and how long the garbage collector takes over them, once.
+func BenchmarkRetained(b *testing.B) {
+	const events, channels = 1_000_000, 1000
+	log := eventlog.NewMemory(eventlog.MemoryOptions{
+		MaxBytes: 1 << 40,
+		Retain:   func(eventlog.Channel) eventlog.Retention { return eventlog.Retention{Events: -1, Bytes: -1} },
+	})
+	defer log.Close()
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before, batch := heap(), benchBatch(10)
+	for i := range events / len(batch.Messages) {
+		if _, _, err := log.Append(context.Background(), eventlog.Channel{Name: fmt.Sprint(i % channels)}, batch); err != nil {
+			b.Fatal(err)
+		}
+	}
+	each := float64(heap()-before) / events
+	for b.Loop() {
+		runtime.GC()
+	}
+	b.ReportMetric(each, "B/event")
+	b.ReportMetric(b.Elapsed().Seconds()*1000/float64(b.N), "ms/GC")
 }
