@@ -1,46 +1,11 @@
 package e2e
 
 import (
-	"bufio"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
-	"syscall"
 	"testing"
 )
-
-// startSlow builds and runs the demonstration of slow clients, as one does with go
-// run, and returns the address of its page.
-func startSlow(t *testing.T) (url string) {
-	t.Helper()
-	program := filepath.Join(t.TempDir(), "slow")
-	if out, err := exec.Command("go", "build", "-o", program, "../examples/slow").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	c := exec.Command(program, "-addr", "127.0.0.1:0")
-	out, err := c.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = c.Process.Signal(syscall.SIGTERM)
-		if err := c.Wait(); err != nil {
-			t.Errorf("it ended with %v", err)
-		}
-	})
-	for lines := bufio.NewScanner(out); lines.Scan(); {
-		if url = regexp.MustCompile(`http:\S+`).FindString(lines.Text()); url != "" {
-			return url
-		}
-	}
-	t.Fatal("it does not say where it is")
-	return ""
-}
 
 // openSlow opens the page, and waits until it shows clients that keep up.
 func openSlow(t *testing.T, name, url string) *page {
@@ -61,7 +26,7 @@ func openSlow(t *testing.T, name, url string) *page {
 // and for all others; a page that is opened later shows the last minute, too.
 func TestSlowClientsCanBeWatched(t *testing.T) {
 	t.Parallel() // it mostly waits
-	url := startSlow(t)
+	url := startExample(t, "slow").url
 	p := openSlow(t, "slow", url)
 	p.eval(nil, `void document.querySelector('[name=rate][value="100"]').click()`)
 	p.eval(nil, `void document.querySelector("#stall").click()`)
@@ -95,7 +60,7 @@ func TestSlowClientsCanBeWatched(t *testing.T) {
 // going on. SLOW_PICTURES is a folder to leave pictures in.
 func TestSlowClientsFitTheScreen(t *testing.T) {
 	t.Parallel() // it mostly waits
-	p := openSlow(t, "slow", startSlow(t))
+	p := openSlow(t, "slow", startExample(t, "slow").url)
 	p.eval(nil, `void ["#stall", "#modem", "#ws", "#sse"].forEach((id) => document.querySelector(id).click())`)
 	p.becomes(`/back in/.test(row("Client 1").innerText) && state("Client 7") === "live"`, true)
 	for _, width := range []int{375, 1280} {

@@ -184,6 +184,11 @@ func TestAPageGoesOnAfterTheTable(t *testing.T) {
 	defer s.close()
 	hs := httptest.NewServer(s.handler())
 	defer hs.Close()
+	list := httptest.NewRecorder()
+	s.list(list, nil)
+	if !strings.Contains(list.Body.String(), `"orders":[]`) {
+		t.Errorf("an empty table is %s", list.Body)
+	}
 	s.must(t, Command{Name: "place", Order: "1", Item: "Tea", Quantity: 1})
 
 	var table struct {

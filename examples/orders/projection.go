@@ -181,6 +181,7 @@ func (p *Projection) Order(id string) (*Order, eventlog.Position) {
 func (p *Projection) All() (all []Order, at eventlog.Position, events int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	all = make([]Order, 0, len(p.table.Orders))
 	for o := range maps.Values(p.table.Orders) {
 		all = append(all, *o)
 	}

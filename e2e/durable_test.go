@@ -1,0 +1,94 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestKilledChatGoesOn: the chat with a folder for its data is killed (kill -9) in the
+// middle of what two pages say, and started again, three times. The pages go on: none
+// of them misses a message, or sees one twice, and one that is opened then shows what
+// was said before.
+func TestKilledChatGoesOn(t *testing.T) {
+	t.Parallel() // it mostly waits
+	chat := startExample(t, "chat", "-data", t.TempDir())
+	pages := []*page{open(t, "ada", chat.url), open(t, "bob", chat.url)}
+	for _, p := range pages {
+		p.eval(nil, `void Object.assign(globalThis, {
+			shown: () => document.querySelectorAll(".messages .message").length,
+			number: (id) => Number(document.getElementById(id).textContent),
+		})`)
+		p.eval(nil, `void document.querySelector("#talk").click()`) // three messages a second
+	}
+	for range 3 {
+		for _, p := range pages {
+			p.eval(nil, "void (globalThis.from = shown())")
+			p.until("shown() >= from + 10")
+		}
+		chat.kill()
+		for _, p := range pages {
+			p.until(`document.querySelector("#state").textContent .startsWith("Online") === false`)
+		}
+		chat.begin()
+	}
+	for _, p := range pages {
+		p.until("shown() >= from + 20")
+		p.eval(nil, `void document.querySelector("#talk").click()`)
+	}
+	for _, p := range pages {
+		p.until(`document.querySelectorAll(".outbox > *").length === 0`)
+		p.becomes(`[number("lost"), number("repeated")]`, []int{0, 0})
+	}
+	var said string
+	pages[0].eval(&said, `[...document.querySelectorAll(".messages .text")].slice(-20).map((p) => p.textContent).join("\n")`)
+	later := open(t, "later", chat.url)
+	later.becomes(`[...document.querySelectorAll(".messages .text")].slice(-20).map((p) => p.textContent).join("\n")`, said)
+}
+
+// TestOrdersAreMadeAgain: two pages see the same table, whoever changes it, while the
+// program is killed (kill -9), and the table that it has made is deleted.
+func TestOrdersAreMadeAgain(t *testing.T) {
+	t.Parallel() // it mostly waits
+	folder := t.TempDir()
+	orders := startExample(t, "orders", "-data", folder)
+	ada, bob := open(t, "ada", orders.url), open(t, "bob", orders.url)
+	const table = `[...document.querySelectorAll("#orders tr")].map((row) => [...row.cells].slice(1, 4).map((cell) => cell.textContent).join(" ")).join(", ")`
+	place := func(p *page, item string) {
+		p.eval(nil, `void (document.querySelector("[name=item]").value = "`+item+`", document.querySelector("#place button").click())`)
+	}
+	both := func(want string) {
+		t.Helper()
+		ada.becomes(table, want)
+		bob.becomes(table, want)
+	}
+	place(ada, "Tea")
+	both("Tea 2 placed")
+	bob.eval(nil, `void document.querySelector("#orders button").click()`)
+	both("Tea 2 paid")
+	for _, lose := range []bool{false, true} {
+		orders.kill()
+		if lose {
+			if err := os.Remove(filepath.Join(folder, "orders.json")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		place(ada, "Milk") // said while nobody is there to hear it
+		orders.begin()
+		bob.becomes(table+`.split(", ")[0]`, "Milk 2 placed")
+	}
+	both("Milk 2 placed, Milk 2 placed, Tea 2 paid")
+	ada.eval(nil, `void document.querySelector("#rebuild").click()`)
+	ada.becomes(`/Made again of 4 events/.test(document.querySelector("#rebuilt").textContent)`, true)
+	both("Milk 2 placed, Milk 2 placed, Tea 2 paid")
+	for _, p := range []*page{ada, bob} {
+		p.mu.Lock()
+		for _, line := range p.said {
+			if !strings.Contains(line, "Failed to load resource") && !strings.Contains(line, "WebSocket connection") && !strings.Contains(line, "net::ERR") {
+				t.Errorf("the page said: %s", line)
+			}
+		}
+		p.mu.Unlock()
+	}
+}
