@@ -25,20 +25,20 @@ func TestKilledChatGoesOn(t *testing.T) {
 	for range 3 {
 		for _, p := range pages {
 			p.eval(nil, "void (globalThis.from = shown())")
-			p.until("shown() >= from + 10")
+			p.becomes("shown() >= from + 10", true)
 		}
 		chat.kill()
 		for _, p := range pages {
-			p.until(`document.querySelector("#state").textContent .startsWith("Online") === false`)
+			p.becomes(`document.querySelector("#state").textContent .startsWith("Online") === false`, true)
 		}
 		chat.begin()
 	}
 	for _, p := range pages {
-		p.until("shown() >= from + 20")
+		p.becomes("shown() >= from + 20", true)
 		p.eval(nil, `void document.querySelector("#talk").click()`)
 	}
 	for _, p := range pages {
-		p.until(`document.querySelectorAll(".outbox > *").length === 0`)
+		p.becomes(`document.querySelectorAll(".outbox > *").length === 0`, true)
 		p.becomes(`[number("lost"), number("repeated")]`, []int{0, 0})
 	}
 	var said string
