@@ -36,6 +36,7 @@ type Engine struct {
 	sessions *sessions
 	control  *control
 	calls    calls
+	answers  answers
 
 	mu      sync.Mutex
 	closed  bool                         // guarded by mu
@@ -53,6 +54,9 @@ func New(o Options) *Engine {
 		panic("core: Options.Log and Store are required")
 	}
 	o = o.withDefaults()
+	if o.History == nil {
+		o.History, _ = o.Log.(eventlog.History)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	e := &Engine{
 		o:       o,
@@ -276,7 +280,7 @@ func (e *Engine) leave(s *subscription) {
 // The error is a *transport.Refusal.
 func (e *Engine) begin(ctx context.Context, l *line, ask transport.Subscription) (*subscription, *transport.Frame, error) {
 	ch := eventlog.Channel{Namespace: l.peer.Namespace, Name: ask.Channel}
-	s := &subscription{line: l, name: ask.Channel}
+	s := &subscription{line: l, name: ask.Channel, filter: newFilter(ask.Filter)}
 	if err := e.join(s, ch); err != nil {
 		return nil, nil, err
 	}
@@ -304,7 +308,7 @@ func (e *Engine) place(ctx context.Context, s *subscription, ask transport.Subsc
 		s.cursor = at
 		return &transport.Frame{Kind: transport.FrameOpening, Channel: s.name, At: at}, err
 	}
-	b := s.topic.next(ask.After, e.firstPage())
+	b := s.topic.next(ask.After, e.firstPage(), s.filter)
 	if b.err != nil {
 		return nil, b.err
 	}
@@ -333,13 +337,9 @@ func (e *Engine) seek(ctx context.Context, s *subscription, start eventlog.Start
 // read. Who presented a position is told by a gap, who named a start begins
 // later.
 func (e *Engine) withhold(ctx context.Context, s *subscription, ask transport.Subscription, first *transport.Frame) (*transport.Frame, error) {
-	var since time.Time
-	err := e.guard("From", s.line.speaker(), func() (err error) {
-		since, err = e.o.From(ctx, s.line.who(), s.topic.channel)
-		return err
-	})
+	since, err := e.grantOf(ctx, s.line.who(), s.line.speaker(), s.topic.channel)
 	if err != nil {
-		return nil, e.answerOf(ctx, err, "not allowed to read %.100s", s.name)
+		return nil, err
 	}
 	if since.IsZero() {
 		return first, nil

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/throughline/throughline/breaker"
 	"github.com/throughline/throughline/eventlog"
 	"github.com/throughline/throughline/transport"
 )
@@ -28,8 +27,11 @@ func (l *line) gather() (items []transport.Item, last *transport.Reason) {
 		items = append(items, transport.Item{Frame: &transport.Frame{Kind: transport.FrameClose, Reason: *last}})
 		return items, last
 	}
+	beats := false
 	if l.timerFired.Swap(false) {
+		before := len(items)
 		items = l.heartbeat(items)
+		beats = len(items) > before
 	}
 	for _, w := range l.watches {
 		if w.dirty.Load() {
@@ -38,8 +40,7 @@ func (l *line) gather() (items []transport.Item, last *transport.Reason) {
 			}
 		}
 	}
-	items = l.read(items)
-	return items, nil
+	return l.tellMoves(l.read(items), beats), nil
 }
 
 func (l *line) takeInbox() (inbox []command, last *transport.Reason, ready bool) {
@@ -74,6 +75,9 @@ func (l *line) obey(c command, items []transport.Item) []transport.Item {
 	if c.frame != nil {
 		items = append(items, transport.Item{Frame: c.frame})
 	}
+	if c.taken != nil {
+		c.taken()
+	}
 	return items
 }
 
@@ -100,7 +104,7 @@ func (s *subscription) read(items []transport.Item, budget int) ([]transport.Ite
 	if time.Now().Before(s.retryAt) {
 		return items, budget
 	}
-	for begun := false; budget > 0; begun = true {
+	for begun := false; budget > 0 && !s.line.over.Load(); begun = begun || s.moved == nil {
 		s.dirty.Store(false)
 		b := s.next(&budget)
 		if b != nil && b.err == nil {
@@ -113,7 +117,7 @@ func (s *subscription) read(items []transport.Item, budget int) ([]transport.Ite
 		case b.err != nil:
 			s.retry()
 			return items, budget
-		case b.lost != nil && begun:
+		case b.lost != nil && s.hasBegun(begun):
 			s.dirty.Store(true) // in one Send a gap comes before the runs: the next one begins with it
 			return items, budget
 		case b.lost != nil:
@@ -127,7 +131,9 @@ func (s *subscription) read(items []transport.Item, budget int) ([]transport.Ite
 		case s.topic.policy.Slow == SkipToLatest && s.tooFar(b):
 			return s.skip(items, begun), 0
 		}
-		items = append(items, transport.Item{Run: b.run})
+		if len(b.run.Events) > 0 {
+			items = append(items, transport.Item{Run: b.run})
+		}
 		if l := s.line; s.cursor.Offset >= s.caughtUpAt && l.liveSince.IsZero() && len(b.run.Events) > 0 {
 			l.liveSince = b.run.Events[0].Time
 		}
@@ -145,7 +151,7 @@ func (s *subscription) read(items []transport.Item, budget int) ([]transport.Ite
 // that there is for lines that lag. It is nil while there is none.
 func (s *subscription) next(budget *int) *batch {
 	if !s.lags() {
-		return s.topic.next(s.cursor, s.line.engine.o.PageBytes)
+		return s.topic.next(s.cursor, s.line.engine.o.PageBytes, s.filter)
 	}
 	room := s.line.room()
 	if room == 0 {
@@ -153,7 +159,7 @@ func (s *subscription) next(budget *int) *batch {
 		return nil
 	}
 	*budget = min(*budget, room)
-	b := s.topic.next(s.cursor, room)
+	b := s.topic.next(s.cursor, room, s.filter)
 	if over := b.size - *budget; over > 0 { // an event that is larger than a page
 		s.line.engine.pages.give(-over)
 		s.line.taken += over
@@ -163,12 +169,17 @@ func (s *subscription) next(budget *int) *batch {
 
 // took moves the cursor over what was read.
 func (s *subscription) took(b *batch) {
+	s.passed.add(s.cursor, b.run)
 	s.cursor, s.more, s.behind = b.run.Next, b.more, b.behind
 	s.line.volume += b.size
 	s.takenTo.Store(s.cursor.Offset)
-	if n := len(b.run.Events); n > 0 {
-		s.newest = b.run.Events[n-1].Time
+	n := len(b.run.Events)
+	if n == 0 {
+		s.moved = b.run
+		return
 	}
+	s.moved, s.told = nil, s.line.lastSent
+	s.newest = b.run.Events[n-1].Time
 }
 
 // getsNothing notes since when there is something to read that can't be had, which
@@ -190,7 +201,7 @@ func (s *subscription) answered() {
 // tooFar reports whether the cursor is farther behind than its channel's policy
 // lets it be.
 func (s *subscription) tooFar(b *batch) bool {
-	d := breaker.Distance{Events: b.head.Offset - s.cursor.Offset, Bytes: b.behind + int64(b.size)}
+	d := s.remaining(b.head.Offset, b.behind+int64(b.size))
 	if len(b.run.Events) > 0 {
 		d.Age = time.Since(b.run.Events[0].Time)
 	}
@@ -200,7 +211,7 @@ func (s *subscription) tooFar(b *batch) bool {
 // skip moves the cursor to before the last event, and says so by a gap.
 func (s *subscription) skip(items []transport.Item, begun bool) []transport.Item {
 	s.dirty.Store(true)
-	if begun {
+	if s.hasBegun(begun) {
 		return items // in one Send a gap comes before the runs
 	}
 	e := s.line.engine

@@ -41,6 +41,8 @@ func (l *line) receive(f transport.Frame) *transport.Refusal {
 		l.publish(f.Publish)
 	case transport.FrameCall:
 		l.call(f.Call)
+	case transport.FrameHistory:
+		l.past(f.History)
 	case transport.FrameCredentials:
 		return l.present(f.Credentials)
 	case transport.FrameGoodbye:

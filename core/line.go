@@ -35,6 +35,8 @@ type line struct {
 	version int
 	number  uint64
 	probe   bool
+	// eachMove: it costs nothing to tell it where it is.
+	eachMove bool
 	// continued: it is of a session that was there before.
 	continued bool
 	client    Client
@@ -110,6 +112,7 @@ type command struct {
 	leave   string
 	watches *[]*watch // those to watch from now on
 	frame   *transport.Frame
+	taken   func() // called when the worker has the frame, or nobody will
 }
 
 // newLine returns a line that nobody sees yet: its session, if it is of one, is
@@ -121,15 +124,18 @@ func newLine(e *Engine, peer transport.Peer, hello transport.Hello, conn transpo
 		version: hello.Version,
 		number:  hello.Line,
 		probe:   hello.Probe,
-		conn:    conn,
-		began:   time.Now(),
-		names:   make(map[string]bool, len(hello.Channels)),
-		gifts:   make(map[string]bool),
-		client:  clientOf(peer, id),
-		source:  Source{Namespace: peer.Namespace, Transport: peer.Transport},
-		token:   token,
-		page:    e.firstPage(),
+
+		eachMove: hello.EachMove,
+		conn:     conn,
+		began:    time.Now(),
+		names:    make(map[string]bool, len(hello.Channels)),
+		gifts:    make(map[string]bool),
+		client:   clientOf(peer, id),
+		source:   Source{Namespace: peer.Namespace, Transport: peer.Transport},
+		token:    token,
+		page:     e.firstPage(),
 	}
+	l.lastSent = l.began
 	l.credentials.peer = peer
 	l.ctx, l.cancel = context.WithCancel(e.ctx)
 	l.intake.start(l.takeOrders, func() {})
@@ -336,11 +342,14 @@ func endFrame(channel string, why transport.Reason) *transport.Frame {
 	return &transport.Frame{Kind: transport.FrameEnd, Channel: channel, Reason: why}
 }
 
-// drop undoes the joins of commands that no worker will see.
+// drop undoes commands that no worker will see.
 func (l *line) drop(commands []command) {
 	for _, c := range commands {
 		if c.join != nil {
 			l.engine.leave(c.join)
+		}
+		if c.taken != nil {
+			c.taken()
 		}
 	}
 }

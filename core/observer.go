@@ -40,7 +40,7 @@ type Observer interface {
 	Refused(namespace, code string)
 	// Sessions: so many more are known here.
 	Sessions(namespace string, more int)
-	// AskedLog: the log was asked to append, read or seek, which took so long.
+	// AskedLog: the log was asked to append, read, seek or range, which took so long.
 	AskedLog(operation string, took time.Duration)
 	// Hooked: a function of the program's was called, the option of that name.
 	Hooked(name string, took time.Duration, panicked bool)

@@ -44,6 +44,9 @@ const (
 type Options struct {
 	// Log holds the events.
 	Log eventlog.Log
+	// History reads what Log holds in parts. Default: the Log, if it can; else
+	// there is no history but from a position on.
+	History eventlog.History
 	// Store holds what nodes share about clients.
 	Store session.Store
 	// Keys sign and verify tokens. Default: one key of the Store's secret; while
@@ -145,6 +148,12 @@ type Options struct {
 	// MaxMessage is the most bytes of data in a message that a client publishes,
 	// and in a call. 0: the log has the only bound.
 	MaxMessage int
+	// HistoryEvents, HistoryBytes and HistoryScan bound a page of history: how many
+	// events it holds, how many bytes, and how many are looked through for it.
+	// Default 1000, 256 KiB, 4 MiB.
+	HistoryEvents int
+	HistoryBytes  int
+	HistoryScan   int
 	// DisconnectTimeout is how long OnDisconnect may take. Default 10 s.
 	DisconnectTimeout time.Duration
 	// StoreTimeout bounds one question to the Store. Default 5 s.
@@ -193,6 +202,9 @@ func (o Options) withDefaults() Options {
 	def(&o.PublishTimeout, 10*time.Second)
 	def(&o.CallTimeout, 30*time.Second)
 	def(&o.MaxCalls, 16)
+	def(&o.HistoryEvents, 1000)
+	def(&o.HistoryBytes, 256<<10)
+	def(&o.HistoryScan, 4<<20)
 	def(&o.DisconnectTimeout, 10*time.Second)
 	def(&o.StoreTimeout, 5*time.Second)
 	def(&o.PresenceGrace, 15*time.Second)
@@ -234,7 +246,8 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// A Policy is what holds for a channel. Each field is the option of that name.
+// A Policy is what holds for a channel. Each field but Secret is the option of that
+// name.
 type Policy struct {
 	MaxLag      int
 	MaxLagBytes int64
@@ -242,6 +255,8 @@ type Policy struct {
 	LagWindow   time.Duration
 	Slow        Slow
 	MaxPresent  int
+	// Secret: nothing of the channel is compressed.
+	Secret bool
 
 	limits breaker.Limits // the same, for the breaker
 }

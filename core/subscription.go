@@ -6,6 +6,7 @@ import (
 
 	"github.com/throughline/throughline/breaker"
 	"github.com/throughline/throughline/eventlog"
+	"github.com/throughline/throughline/transport"
 )
 
 // A subscription is a line's cursor in one channel.
@@ -14,7 +15,9 @@ type subscription struct {
 	line  *line
 	topic *topic
 	name  string
-	from  uint64 // the offset of where it began
+	// filter says which events are wanted.
+	filter *filter
+	from   uint64 // the offset of where it began
 	// caughtUpAt is the head's offset when it began: beyond that it is live.
 	caughtUpAt uint64
 
@@ -35,6 +38,11 @@ type subscription struct {
 	newest  time.Time // when the last event that was read was appended
 	retryAt time.Time // the log could not be asked: not before this
 	nothing time.Time // since when it gets nothing, through no fault of its own; zero: it does
+	passed  share     // of what was read, the filter
+	// moved is where the cursor moved to without an event, which the client was
+	// not told; told is when it was last told where it is.
+	moved *transport.Run
+	told  time.Time
 }
 
 // lags reports whether it reads what came earlier: that waits for room.
@@ -47,9 +55,19 @@ func (s *subscription) distance(now time.Time) breaker.Distance {
 	if s.cursor.Offset < s.caughtUpAt || head <= s.cursor.Offset {
 		return breaker.Distance{}
 	}
-	d := breaker.Distance{Events: head - s.cursor.Offset, Bytes: s.behind}
+	d := s.remaining(head, s.behind)
 	if !s.newest.IsZero() {
 		d.Age = now.Sub(s.newest)
+	}
+	return d
+}
+
+// remaining is what lies between the cursor and a head. Of what is filtered out
+// nothing comes to the client, which so is not behind by it.
+func (s *subscription) remaining(head uint64, bytes int64) breaker.Distance {
+	d := breaker.Distance{Events: head - s.cursor.Offset, Bytes: bytes}
+	if s.filter.selects() {
+		d.Events, d.Bytes = s.passed.of(d.Events), int64(s.passed.of(uint64(max(0, bytes)))) //nolint:gosec // they only get smaller
 	}
 	return d
 }

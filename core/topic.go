@@ -14,10 +14,13 @@ import (
 )
 
 // keptBatches is how many of the last batches a topic remembers, and batchAge
-// for how long. Live lines all ask for the same one or two, at once; what is
-// older would only take memory, and outlive what the log may keep.
+// for how long. Live lines with one filter all ask for the same one or two, at
+// once, so no filter gets more than keptOfOne; what is older would only take
+// memory, and outlive what the log may keep. Where there are more filters than
+// fit, their lines read for themselves.
 const (
-	keptBatches = 4
+	keptBatches = 16
+	keptOfOne   = 4
 	batchAge    = 2 * time.Second
 )
 
@@ -38,9 +41,9 @@ type topic struct {
 	mu   sync.Mutex
 	subs []*subscription // guarded by mu
 
-	batchesMu sync.Mutex          // apart from mu, which fanOut holds while the first lines read
-	batches   [keptBatches]*batch // guarded by batchesMu; the newest first
-	aging     *time.Timer         // guarded by batchesMu; runs while there are batches
+	batchesMu sync.Mutex  // apart from mu, which fanOut holds while the first lines read
+	batches   []*batch    // guarded by batchesMu; the newest first, at most keptBatches
+	aging     *time.Timer // guarded by batchesMu; runs while there are batches
 }
 
 func newTopic(e *Engine, ch eventlog.Channel) *topic {
@@ -91,10 +94,11 @@ func (t *topic) remove(s *subscription) (empty bool) {
 // A batch is what comes after one position, read once for all who are there.
 // One of run, lost and err is set, or none if nothing comes.
 type batch struct {
-	after eventlog.Position
-	most  int // bytes
-	made  time.Time
-	once  sync.Once
+	after  eventlog.Position
+	most   int // bytes
+	filter *filter
+	made   time.Time
+	once   sync.Once
 
 	// Set by once.
 	version uint64 // of the topic, before it was read
@@ -115,10 +119,10 @@ func (t *topic) isLast(b *batch) bool {
 	return !b.more && b.version == t.version.Load()
 }
 
-// next returns what comes after a position, up to a size.
-func (t *topic) next(after eventlog.Position, size int) *batch {
+// next returns what comes after a position and passes a filter, up to a size.
+func (t *topic) next(after eventlog.Position, size int, f *filter) *batch {
 	for {
-		b := t.batchAfter(after, size)
+		b := t.batchAfter(after, size, f)
 		b.once.Do(func() { t.read(b) })
 		if b.run != nil {
 			return b
@@ -130,17 +134,27 @@ func (t *topic) next(after eventlog.Position, size int) *batch {
 	}
 }
 
-func (t *topic) batchAfter(after eventlog.Position, size int) *batch {
+func (t *topic) batchAfter(after eventlog.Position, size int, f *filter) *batch {
 	t.batchesMu.Lock()
 	defer t.batchesMu.Unlock()
-	for _, b := range t.batches {
-		if b != nil && b.after == after && b.most == size {
+	last, same := -1, 0
+	for i, b := range t.batches {
+		if b.filter.text != f.text {
+			continue
+		}
+		if b.after == after && b.most == size {
 			return b
 		}
+		last, same = i, same+1
 	}
-	b := &batch{after: after, most: size, made: time.Now()}
-	copy(t.batches[1:], t.batches[:])
-	t.batches[0] = b
+	switch {
+	case same >= keptOfOne:
+		t.batches = slices.Delete(t.batches, last, last+1)
+	case len(t.batches) >= keptBatches:
+		t.batches = slices.Delete(t.batches, keptBatches-1, keptBatches)
+	}
+	b := &batch{after: after, most: size, filter: f, made: time.Now()}
+	t.batches = slices.Insert(t.batches, 0, b)
 	if t.aging == nil {
 		t.aging = time.AfterFunc(batchAge, t.age)
 	}
@@ -151,32 +165,23 @@ func (t *topic) batchAfter(after eventlog.Position, size int) *batch {
 func (t *topic) age() {
 	t.batchesMu.Lock()
 	defer t.batchesMu.Unlock()
-	youngest := batchAge
-	for i, b := range t.batches {
-		if b == nil {
-			continue
-		}
-		if old := time.Since(b.made); old >= batchAge {
-			t.batches[i] = nil
-		} else {
-			youngest = min(youngest, old)
-		}
-	}
+	t.batches = slices.DeleteFunc(t.batches, func(b *batch) bool { return time.Since(b.made) >= batchAge })
 	t.aging = nil
-	if youngest < batchAge {
-		t.aging = time.AfterFunc(batchAge-youngest, t.age)
+	if n := len(t.batches); n > 0 {
+		t.aging = time.AfterFunc(batchAge-time.Since(t.batches[n-1].made), t.age)
 	}
 }
 
 // ForgetBatches drops what was read for several lines at once, and may be read
 // again: memory is short.
 func (e *Engine) ForgetBatches() {
+	e.answers.forget()
 	e.mu.Lock()
 	topics := slices.Collect(maps.Values(e.topics))
 	e.mu.Unlock()
 	for _, t := range topics {
 		t.batchesMu.Lock()
-		t.batches = [keptBatches]*batch{}
+		t.batches = nil
 		t.batchesMu.Unlock()
 	}
 }
@@ -185,11 +190,7 @@ func (e *Engine) ForgetBatches() {
 func (t *topic) forget(b *batch) {
 	t.batchesMu.Lock()
 	defer t.batchesMu.Unlock()
-	for i := range t.batches {
-		if t.batches[i] == b {
-			t.batches[i] = nil
-		}
-	}
+	t.batches = slices.DeleteFunc(t.batches, func(other *batch) bool { return other == b })
 }
 
 func (t *topic) read(b *batch) {
@@ -197,7 +198,7 @@ func (t *topic) read(b *batch) {
 	defer cancel()
 	b.version = t.version.Load()
 	began := time.Now()
-	page, err := t.engine.o.Log.Read(ctx, t.channel, b.after, eventlog.Limit{Bytes: b.most})
+	page, err := t.engine.o.Log.Read(ctx, t.channel, b.after, eventlog.Limit{Bytes: b.most, Filter: b.filter.Filter})
 	t.engine.askedLog("read", t.channel, began, err)
 	switch {
 	case errors.As(err, &b.lost):
@@ -231,6 +232,6 @@ func (t *topic) take(b *batch, page eventlog.Page) {
 	if next == b.after {
 		return
 	}
-	b.run = &transport.Run{Channel: t.channel, Events: events, Next: next}
+	b.run = &transport.Run{Channel: t.channel, Events: events, Next: next, Secret: t.policy.Secret}
 	b.more = next != page.Head
 }

@@ -34,13 +34,20 @@ func (e *Engine) Receive(ctx context.Context, peer transport.Peer, up transport.
 		answer := make(chan *transport.Frame, 1)
 		e.startCall(ctx, peer, who, up.Frame.Call, func(f *transport.Frame) { answer <- f })
 		return <-answer, nil
+	case transport.FrameHistory:
+		answer := make(chan *transport.Frame, 1)
+		e.startHistory(ctx, peer, who, up.Frame.History, func(f *transport.Frame, release func()) {
+			release()
+			answer <- f
+		})
+		return <-answer, nil
 	case transport.FrameGoodbye:
 		if id != "" {
 			e.sessions.goodbye(session.Held{Namespace: peer.Namespace, ID: id, Line: up.Frame.Line}, who)
 		}
 		return &transport.Frame{Kind: transport.FrameBeat}, nil
 	}
-	return nil, transport.Refuse(transport.CodeBadRequest, "a request takes one of publish, call, close")
+	return nil, transport.Refuse(transport.CodeBadRequest, "a request takes one of publish, call, history, close")
 }
 
 // verify returns the token, if it says which session speaks. The error is for

@@ -2,6 +2,7 @@ package eventlog
 
 import (
 	"context"
+	"iter"
 	"time"
 )
 
@@ -155,4 +156,33 @@ func (h *history) backwards(page *RangePage, from, to int, limit Limit) {
 		}
 	}
 	page.Next, page.Done = h.before(i), i == from
+}
+
+// Events returns the events of a range, read page after page as they are asked
+// for: limit.Events at most, if it is set; the other bounds are those of a page.
+// After an error there is nothing more.
+func Events(ctx context.Context, h History, ch Channel, r Range, limit Limit) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		for {
+			page, err := h.Range(ctx, ch, r, limit)
+			if err != nil {
+				yield(Event{}, err)
+				return
+			}
+			for i := range page.Events {
+				if !yield(page.Events[i], nil) {
+					return
+				}
+			}
+			if limit.Events > 0 {
+				if limit.Events -= len(page.Events); limit.Events <= 0 {
+					return
+				}
+			}
+			if page.Done {
+				return
+			}
+			r = r.Rest(&page)
+		}
+	}
 }

@@ -1,6 +1,7 @@
 package longpoll
 
 import (
+	"bytes"
 	"slices"
 	"sync"
 	"time"
@@ -9,18 +10,21 @@ import (
 	"github.com/throughline/throughline/transport"
 )
 
-// A codec writes JSON objects, each followed by a comma.
+// A codec writes JSON objects, joined by commas.
 type codec struct{}
 
 func (codec) AppendEvent(dst []byte, channel string, e *eventlog.Event) []byte {
-	return append(transport.AppendEventJSON(dst, channel, e), ',')
+	if len(dst) > 0 {
+		dst = append(dst, ',')
+	}
+	return transport.AppendEventJSON(dst, channel, e)
 }
 
 func (codec) AppendFrame(dst []byte, f *transport.Frame) []byte {
 	if f.Kind == transport.FrameOpening {
 		return dst // positions have a member of their own
 	}
-	return append(transport.AppendFrameJSON(dst, f), ',')
+	return transport.AppendFrameJSON(dst, f)
 }
 
 // A conn collects one answer. The handler writes it once Done has closed, so
@@ -32,11 +36,12 @@ type conn struct {
 	spent   chan struct{} // closes when there is an answer
 
 	// Owned by Send, then by the handler.
-	open, goodbye      *transport.Frame
-	refresh            *transport.Frame
-	positions          []position
-	events, gaps, ends []byte
-	presence           []byte
+	open, goodbye *transport.Frame
+	refresh       *transport.Frame
+	positions     []position
+	runs          []*transport.Run // that have events
+	gaps, ends    [][]byte
+	presence      [][]byte
 
 	mu     sync.Mutex
 	closed bool // guarded by mu
@@ -49,8 +54,8 @@ type position struct {
 
 var _ transport.Conn = (*conn)(nil)
 
-// Send implements [transport.Conn]. A first Send of nothing but openings is
-// held back if the client asked to wait for news.
+// Send implements [transport.Conn]. What holds nothing but openings is held back
+// if the client asked to wait for news.
 func (c *conn) Send(items []transport.Item, _ time.Time) (more bool, err error) {
 	c.mu.Lock()
 	closed := c.closed
@@ -76,7 +81,9 @@ func (c *conn) Send(items []transport.Item, _ time.Time) (more bool, err error) 
 }
 
 func (c *conn) addRun(run *transport.Run) {
-	c.events = append(c.events, run.As(codec{}).Bytes...)
+	if len(run.Events) > 0 {
+		c.runs = append(c.runs, run)
+	}
 	c.move(run.Channel.Name, run.Next)
 }
 
@@ -87,16 +94,16 @@ func (c *conn) addFrame(f *transport.Frame) {
 	case transport.FrameOpening:
 		c.move(f.Channel, f.At)
 	case transport.FrameGap:
-		c.gaps = append(c.gaps, f.As(codec{})...)
+		c.gaps = append(c.gaps, f.As(codec{}))
 		c.move(f.Channel, f.Lost.To)
 	case transport.FrameEnd:
-		c.ends = append(c.ends, f.As(codec{})...)
+		c.ends = append(c.ends, f.As(codec{}))
 		c.positions = slices.DeleteFunc(c.positions, func(p position) bool { return p.channel == f.Channel })
 	case transport.FramePresence:
 		if f.Presence.Seen { // P10.3: it would be told again with every answer
 			return
 		}
-		c.presence = append(c.presence, f.As(codec{})...)
+		c.presence = append(c.presence, f.As(codec{}))
 	case transport.FrameRefresh:
 		c.refresh = f
 	case transport.FrameClose:
@@ -116,7 +123,46 @@ func (c *conn) move(channel string, at eventlog.Position) {
 
 // answer is the body of the response (PROTOCOL P5.3, P6.4).
 func (c *conn) answer() []byte {
-	b := make([]byte, 0, 256+len(c.events)+len(c.gaps)+len(c.ends))
+	b := c.appendHead(make([]byte, 0, 256+c.size()))
+	for i, run := range c.runs {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, run.As(codec{}).Bytes...)
+	}
+	return c.appendTail(b)
+}
+
+// compressed is the same as gzip: what all get who poll from the same position is
+// compressed once, and what is this client's own is not.
+func (c *conn) compressed() []byte {
+	z := transport.NewGzip()
+	z.Append(c.appendHead(nil))
+	for i, run := range c.runs {
+		if i > 0 {
+			z.Append([]byte{','})
+		}
+		z.AppendRun(run, codec{})
+	}
+	z.Append(c.appendTail(nil))
+	return z.End()
+}
+
+// compresses reports whether there is something that may be compressed.
+func (c *conn) compresses() bool {
+	return slices.ContainsFunc(c.runs, func(run *transport.Run) bool { return !run.Secret })
+}
+
+// size is how many bytes the events take.
+func (c *conn) size() (n int) {
+	for _, run := range c.runs {
+		n += len(run.As(codec{}).Bytes) + 1
+	}
+	return n
+}
+
+// appendHead appends what comes before the events.
+func (c *conn) appendHead(b []byte) []byte {
 	b = append(b, '{')
 	if c.open != nil {
 		b = appendMember(b, c.open)
@@ -124,8 +170,12 @@ func (c *conn) answer() []byte {
 	if c.refresh != nil {
 		b = appendMember(b, c.refresh)
 	}
-	b = appendList(b, `"events":[`, c.events)
-	b = append(b, `,"positions":{`...)
+	return append(b, `"events":[`...)
+}
+
+// appendTail appends what comes after them.
+func (c *conn) appendTail(b []byte) []byte {
+	b = append(b, `],"positions":{`...)
 	for i, p := range c.positions {
 		if i > 0 {
 			b = append(b, ',')
@@ -135,15 +185,13 @@ func (c *conn) answer() []byte {
 		b = p.at.Append(b)
 		b = append(b, '"')
 	}
-	b = append(b, "},"...)
-	b = appendList(b, `"gaps":[`, c.gaps)
+	b = append(b, '}')
+	b = appendList(b, `,"gaps":[`, c.gaps)
 	if len(c.ends) > 0 {
-		b = append(b, ',')
-		b = appendList(b, `"ends":[`, c.ends)
+		b = appendList(b, `,"ends":[`, c.ends)
 	}
 	if len(c.presence) > 0 {
-		b = append(b, ',')
-		b = appendList(b, `"presence":[`, c.presence)
+		b = appendList(b, `,"presence":[`, c.presence)
 	}
 	if c.goodbye != nil && c.session {
 		b = append(b, ',')
@@ -161,12 +209,9 @@ func appendMember(b []byte, f *transport.Frame) []byte {
 	return append(b, ',')
 }
 
-// appendList appends objects that are each followed by a comma.
-func appendList(b []byte, begin string, objects []byte) []byte {
+func appendList(b []byte, begin string, objects [][]byte) []byte {
 	b = append(b, begin...)
-	if len(objects) > 0 {
-		b = append(b, objects[:len(objects)-1]...)
-	}
+	b = append(b, bytes.Join(objects, []byte{','})...)
 	return append(b, ']')
 }
 

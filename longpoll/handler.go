@@ -23,6 +23,9 @@ type Options struct {
 	MaxHello int64
 	// HelloTimeout is how long reading a hello may take. Default 10 s.
 	HelloTimeout time.Duration
+	// CompressOver is how many bytes of events an answer may have before it is
+	// compressed, if the client takes gzip. Default 1 KiB.
+	CompressOver int
 }
 
 // A Handler answers polls.
@@ -45,6 +48,9 @@ func New(engine transport.Engine, o Options) *Handler {
 	if o.HelloTimeout == 0 {
 		o.HelloTimeout = 10 * time.Second
 	}
+	if o.CompressOver == 0 {
+		o.CompressOver = 1 << 10
+	}
 	return &Handler{engine: engine, o: o}
 }
 
@@ -63,15 +69,25 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, peer transport.P
 	rc := http.NewResponseController(w)
 	_ = rc.SetReadDeadline(time.Time{})
 	_ = rc.SetWriteDeadline(time.Time{})
-	body, err := h.poll(r.Context(), peer, hello, wait)
+	c, err := h.poll(r.Context(), peer, hello, wait)
 	_ = rc.SetWriteDeadline(time.Now().Add(h.o.WriteTimeout))
 	if err != nil {
 		transport.WriteRefusal(w, err)
 	} else {
-		transport.WriteJSON(w, http.StatusOK, body)
+		h.write(w, r, c)
 	}
 	_ = rc.Flush() // under that deadline: what is left in buffers would be written without one
 	_ = rc.SetWriteDeadline(time.Time{})
+}
+
+func (h *Handler) write(w http.ResponseWriter, r *http.Request, c *conn) {
+	w.Header().Add("Vary", "Accept-Encoding")
+	if c.size() <= h.o.CompressOver || !transport.AcceptsGzip(r.Header) || !c.compresses() {
+		transport.WriteJSON(w, http.StatusOK, c.answer())
+		return
+	}
+	w.Header().Set("Content-Encoding", "gzip")
+	transport.WriteJSON(w, http.StatusOK, c.compressed())
 }
 
 func (h *Handler) parse(w http.ResponseWriter, r *http.Request) (hello transport.Hello, wait time.Duration, err error) {
@@ -113,9 +129,10 @@ func waits(hello transport.Hello) bool {
 	return !hello.Probe && len(hello.Channels)+len(hello.Presence) > 0
 }
 
-// poll returns the answer. If the request's context ends first, it holds what
+// poll returns what holds the answer. If the request's context ends first, that is what
 // there was: either nobody reads it, or a middleware has ended the wait.
-func (h *Handler) poll(ctx context.Context, peer transport.Peer, hello transport.Hello, wait time.Duration) ([]byte, error) {
+func (h *Handler) poll(ctx context.Context, peer transport.Peer, hello transport.Hello, wait time.Duration) (*conn, error) {
+	hello.EachMove = true
 	c := &conn{session: hello.Version > 0, mayHold: wait > 0 && waits(hello), spent: make(chan struct{})}
 	session, err := h.engine.Attach(ctx, peer, hello, c)
 	if err != nil {
@@ -136,5 +153,5 @@ func (h *Handler) poll(ctx context.Context, peer transport.Peer, hello transport
 		session.Detach(ctx.Err())
 	}
 	<-session.Done()
-	return c.answer(), nil
+	return c, nil
 }

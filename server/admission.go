@@ -219,7 +219,7 @@ func checked(who *transport.Peer, effort core.Effort) bool {
 	case who.Transport == "": // a request of its own: that it came was charged, and not what it brings
 		return false
 	case effort == core.EffortResume:
-		return who.Transport == longpoll.Name
+		return who.Transport == longpoll.Name || who.Transport == historyName
 	}
 	return effort == core.EffortHello && who.Transport != longpoll.Name
 }

@@ -146,7 +146,11 @@ func (s *Server) depend() {
 			ds.short = min(ds.short, d/2)
 		}
 	}
-	s.log = &guardedLog{Log: s.log, asked: ds.serve("log", logAnswered, eventlog.ErrUnavailable)}
+	log := ds.serve("log", logAnswered, eventlog.ErrUnavailable)
+	s.log = &guardedLog{Log: s.log, asked: log}
+	if s.past != nil {
+		s.past = &guardedHistory{History: s.past, asked: log}
+	}
 	s.store = &guardedStore{Store: s.store, asked: ds.serve("store", storeAnswered, session.ErrUnavailable)}
 	ds.guardFunctions()
 }
@@ -226,6 +230,21 @@ func (l *guardedLog) Seek(ctx context.Context, ch Channel, start eventlog.Start)
 func (l *guardedLog) Read(ctx context.Context, ch Channel, after Position, limit Limit) (page Page, err error) {
 	err = l.asked.ask(ctx, func() (err error) {
 		page, err = l.Log.Read(ctx, ch, after, limit)
+		return err
+	})
+	return page, err
+}
+
+// A guardedHistory is the same log, read in parts.
+type guardedHistory struct {
+	eventlog.History
+	asked *dependency
+}
+
+// Range implements [eventlog.History].
+func (l *guardedHistory) Range(ctx context.Context, ch Channel, r Range, limit Limit) (page eventlog.RangePage, err error) {
+	err = l.asked.ask(ctx, func() (err error) {
+		page, err = l.History.Range(ctx, ch, r, limit)
 		return err
 	})
 	return page, err

@@ -44,6 +44,10 @@ var bounds = map[string]bound{
 	"MaxMessage":               {test: maxMessage},
 	"MemoryLimit":              {by: TestMemoryLimit},
 	"MaxCalls":                 {test: maxCalls},
+	"HistoryEvents":            {test: maxHistory(server.Options{HistoryEvents: 7}, "", 7)},
+	"HistoryBytes":             {test: maxHistory(server.Options{HistoryBytes: 2000}, "", 7)},
+	"HistoryScan":              {test: maxHistory(server.Options{HistoryBytes: 2000, HistoryScan: 4000}, "&type=none", 0)},
+	"CompressOver":             {test: compressOver},
 }
 
 // TestEveryLimit: an option that bounds something and has no row has nobody who

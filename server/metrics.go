@@ -91,7 +91,7 @@ func (m *metrics) lookUp() {
 			m.delivered[core.Source{Namespace: space, Transport: carrier}] = m.deliveries.WithLabelValues(space, carrier)
 		}
 	}
-	for _, operation := range []string{"append", "read", "seek"} {
+	for _, operation := range []string{"append", "read", "seek", "range"} {
 		m.logAsks[operation] = m.logAsked.WithLabelValues(operation)
 	}
 }

@@ -41,6 +41,11 @@ type Rule struct {
 	LagWindow   time.Duration
 	Slow        Slow
 	MaxPresent  int
+	// Secret says that events hold what others must not learn of, such as tokens,
+	// beside something that somebody else chooses: nothing of these channels is
+	// compressed, as the length would tell how much the two have in common, and no
+	// shared cache keeps it.
+	Secret bool
 }
 
 func (r *Rule) allows(what Action) bool { return slices.Contains(r.Allow, what) }
@@ -113,6 +118,6 @@ func (s *Server) policy(ch eventlog.Channel) core.Policy {
 	r := s.ruleOf(ch)
 	return core.Policy{
 		MaxLag: r.MaxLag, MaxLagBytes: r.MaxLagBytes, MaxLagAge: r.MaxLagAge, LagWindow: r.LagWindow,
-		Slow: r.Slow, MaxPresent: r.MaxPresent,
+		Slow: r.Slow, MaxPresent: r.MaxPresent, Secret: r.Secret,
 	}
 }

@@ -50,6 +50,13 @@ type (
 	Slow = core.Slow
 	// Page is what one read returns: {Events, Next, Head, Behind}, and More().
 	Page = eventlog.Page
+	// Range is a part of a channel's history: {After, Until, Since, Before,
+	// Backwards}.
+	Range = eventlog.Range
+	// Filter selects events: {Types, Tags, Keys}.
+	Filter = eventlog.Filter
+	// Event is one event of a channel: {Message, At, Prev, Time}.
+	Event = eventlog.Event
 )
 
 // A Transport answers requests of clients whose origin and identity are known,
@@ -68,7 +75,7 @@ const (
 // The actions.
 const (
 	Subscribe = core.Subscribe // to hear what comes from now on, and to resume
-	History   = core.History   // to begin with events from before
+	History   = core.History   // to begin with events from before, and to read them
 	Publish   = core.Publish   // to append
 	Call      = core.Call      // to be answered by OnCall; the channel's name is that of the call
 	Presence  = core.Presence  // to see who is in a channel
@@ -323,6 +330,25 @@ type Options struct {
 	PageBytes int
 	// MaxChannels is how many channels one connection may have. Default 128.
 	MaxChannels int
+	// HistoryEvents is how many events a page of history holds at most. Default
+	// 1000.
+	HistoryEvents int
+	// HistoryBytes is how many bytes of events it holds, but for one event that is
+	// larger; over a connection and by /up it is PageBytes, if that is less.
+	// Default 256 KiB.
+	HistoryBytes int
+	// HistoryScan is how many bytes of events are looked through for it, with those
+	// that its filter leaves out. Default 4 MiB.
+	HistoryScan int
+	// HistoryMaxAge is for how long browsers, and where everybody may read the
+	// channel other caches, may keep an answer of history that never changes.
+	// Danger: what the log has given up since can still be seen there. Below a
+	// second they ask each time. Default 1 h.
+	HistoryMaxAge time.Duration
+	// CompressOver is how many bytes of events an answer of a poll or of history may
+	// have before it is compressed, if the client takes gzip. What all get who ask
+	// for the same is compressed once. Danger: see Rule.Secret. Default 1 KiB.
+	CompressOver int
 	// MaxName is the most bytes of the name of a channel or a call that a client
 	// says. Default 200, which is the most that a log takes.
 	MaxName int

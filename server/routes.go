@@ -28,6 +28,7 @@ func (s *Server) routes() *mux.Router {
 	})), "GET", "POST", "OPTIONS")
 	add("poll", s.carrier(longpoll.New(engine, longpoll.Options{
 		MaxWait: s.o.MaxWait, WriteTimeout: s.o.WriteTimeout, MaxHello: s.o.MaxFrame, HelloTimeout: s.o.HelloTimeout,
+		CompressOver: s.o.CompressOver,
 	})), "GET", "POST", "OPTIONS")
 	add("ws", s.carrier(ws.New(engine, ws.Options{
 		HelloTimeout: s.o.HelloTimeout, WriteTimeout: s.o.GoodbyeTimeout, CloseTimeout: s.o.CloseTimeout, MaxFrame: s.o.MaxFrame,
@@ -35,6 +36,7 @@ func (s *Server) routes() *mux.Router {
 	})), "GET")
 	add("publish", s.request(s.servePublish), "POST", "OPTIONS")
 	add("up", s.request(s.serveUp), "POST", "OPTIONS")
+	add(historyName, s.request(s.serveHistory), "GET", "OPTIONS")
 	for name, make := range s.o.Transports {
 		add(name, s.carrier(make(engine)), "GET", "POST", "OPTIONS")
 	}
@@ -60,7 +62,7 @@ func last(path string) string { return path[strings.LastIndexByte(path, '/')+1:]
 
 func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
 	refusal := transport.Refuse(transport.CodeNotFound,
-		"here are %s, publish, up, client.js, call.js, presence.js, auth.js and client.global.js", strings.Join(s.o.carriers(), ", "))
+		"here are %s, publish, up, history, client.js, call.js, presence.js, auth.js and client.global.js", strings.Join(s.o.carriers(), ", "))
 	peer, _ := s.peerOf(r)
 	s.refused(&peer, "request", refusal)
 	transport.WriteRefusal(w, refusal)
@@ -68,7 +70,7 @@ func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
 
 // methods are what the paths take.
 var methods = map[string]string{
-	"sse": "GET, POST", "poll": "GET, POST", "ws": "GET", "publish": "POST", "up": "POST",
+	"sse": "GET, POST", "poll": "GET, POST", "ws": "GET", "publish": "POST", "up": "POST", historyName: "GET",
 	"client.js": "GET, HEAD", "call.js": "GET, HEAD", "presence.js": "GET, HEAD", "auth.js": "GET, HEAD", "client.global.js": "GET, HEAD",
 }
 
@@ -116,7 +118,7 @@ func (s *Server) carrier(a Transport) http.Handler {
 	}, refuse)
 }
 
-// request wraps what answers a request at once, and so brings something up.
+// request wraps what answers a request at once.
 func (s *Server) request(serve func(http.ResponseWriter, *http.Request, transport.Peer)) http.Handler {
 	return s.checked(func(w http.ResponseWriter, r *http.Request, peer transport.Peer, from address) error {
 		if err := s.door.check(r, from, core.EffortResume); err != nil {

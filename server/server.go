@@ -27,6 +27,7 @@ type Server struct {
 	requests requests
 	engine   *core.Engine
 	log      eventlog.Log
+	past     eventlog.History // what log holds, in parts; nil: it can't be read so
 	store    session.Store
 	rules    map[string]rules
 	own      []io.Closer // what New made
@@ -99,6 +100,7 @@ func New(o Options) (*Server, error) {
 	s.memory = newMemory(limit, s.log, s.o.Logger, func(n int) int { return s.engine.EvictLagging(n) })
 	s.memory.forget = func() { s.engine.ForgetBatches() }
 	s.metrics.collectors = append(s.metrics.collectors, s.memory.collectors()...)
+	s.past, _ = s.log.(eventlog.History)
 	s.depend()
 	s.log = s.memory.count(s.log)
 	s.health = newHealth(s)
@@ -112,6 +114,8 @@ func New(o Options) (*Server, error) {
 	def(&s.o.HelloTimeout, 10*time.Second)
 	def(&s.o.MaxName, eventlog.MaxChannelName)
 	def(&s.o.PeerTimeout, 20*time.Second)
+	def(&s.o.HistoryMaxAge, time.Hour)
+	def(&s.o.CompressOver, 1<<10)
 	s.info = s.log.Info()
 	s.engine = core.New(s.engineOptions(keys))
 	s.metrics.follow(s.engine)
@@ -125,6 +129,7 @@ func (s *Server) engineOptions(keys *session.Keys) core.Options {
 	o := &s.o
 	return core.Options{
 		Log:       s.log,
+		History:   s.past,
 		Store:     s.store,
 		Keys:      keys,
 		Authorize: s.authorize,
@@ -138,6 +143,9 @@ func (s *Server) engineOptions(keys *session.Keys) core.Options {
 		PublishTimeout:    o.PublishTimeout,
 		CallTimeout:       o.CallTimeout,
 		MaxCalls:          o.MaxCalls,
+		HistoryEvents:     o.HistoryEvents,
+		HistoryBytes:      o.HistoryBytes,
+		HistoryScan:       o.HistoryScan,
 		DisconnectTimeout: o.DisconnectTimeout,
 		StoreTimeout:      o.StoreTimeout,
 		PresenceGrace:     o.PresenceGrace,

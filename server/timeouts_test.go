@@ -32,6 +32,7 @@ type wait func(t *testing.T, d time.Duration)
 
 // waits has a row for each field of server.Options that is a time.
 var waits = map[string]wait{
+	"HistoryMaxAge": historyMaxAge,
 	"TokenLifetime": func(t *testing.T, d time.Duration) {
 		var seen connected
 		d *= 10 // a token's times are whole seconds

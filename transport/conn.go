@@ -42,7 +42,7 @@ type Engine interface {
 	Attach(ctx context.Context, peer Peer, hello Hello, conn Conn) (Session, error)
 
 	// Receive works on a frame that came by a request of its own: a publish, a
-	// call or a goodbye, at any node (PROTOCOL P9.1). It waits for what the
+	// call, a question for history or a goodbye, at any node (PROTOCOL P9.1). It waits for what the
 	// frame asks, within ctx, and returns the frame that answers. The error is
 	// always a *Refusal, and says that nothing was done.
 	Receive(ctx context.Context, peer Peer, up Upstream) (*Frame, error)
@@ -119,6 +119,10 @@ type Hello struct {
 	Channels []Subscription
 	// Presence to be told of.
 	Presence []Watch
+	// EachMove asks to be told by an opening, and at once, of each position that
+	// moves because events are filtered out. It is for adapters to whom that costs
+	// nothing; others are told now and then, by a Run without events.
+	EachMove bool
 }
 
 // An Upstream is a frame of a client that came by a request of its own, with
@@ -126,7 +130,7 @@ type Hello struct {
 type Upstream struct {
 	Version int
 	Token   string // says which session speaks, if it verifies
-	Frame   Frame  // a FramePublish, FrameCall or FrameGoodbye
+	Frame   Frame  // a FramePublish, FrameCall, FrameHistory or FrameGoodbye
 }
 
 // A Subscription asks for a channel's events after a position, or from a start
@@ -135,6 +139,8 @@ type Subscription struct {
 	Channel string
 	After   eventlog.Position
 	Start   eventlog.Start
+	// Filter says which events are wanted (PROTOCOL P2.9). nil: all.
+	Filter *eventlog.Filter
 	// Paused: the channel is the client's, but its events are not to be sent
 	// (PROTOCOL P6.18).
 	Paused bool

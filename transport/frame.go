@@ -22,7 +22,7 @@ const (
 	FrameBeat                           // a sign of life (P6.5)
 	FrameClose                          // goodbye, the last of a line: Reason (P6.13)
 	FramePublished                      // answer to a publish: Published (P9.4)
-	FrameAnswer                         // answer to a call: Answer (P9.9)
+	FrameAnswer                         // answer to a call, or to a question for history: Answer (P9.9, P12.10)
 	FramePresence                       // who is in a channel: Channel, Presence (P10.2)
 	FrameRefresh                        // fresh credentials are wanted: Left (P6.22)
 
@@ -33,6 +33,7 @@ const (
 	FramePublish     // Publish (P9.2)
 	FrameCall        // Call (P9.9)
 	FrameCredentials // Credentials (P6.21)
+	FrameHistory     // History (P12.10)
 	FrameGoodbye     // the session will not come back: Line, if it came by a request (P6.20)
 )
 
@@ -59,6 +60,7 @@ type Frame struct {
 	Watches  []Watch
 	Publish  *Publish
 	Call     *Call
+	History  *HistoryQuery
 	Line     uint64
 
 	Credentials string
@@ -116,10 +118,12 @@ type Call struct {
 	Payload
 }
 
-// An Answer is what became of a call: a payload, or a refusal.
+// An Answer is what became of a call, or of a question for history: a payload,
+// a page, or a refusal.
 type Answer struct {
 	ID uint64
 	Payload
+	History *HistoryPage
 	Refused *Refusal
 }
 

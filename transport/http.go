@@ -63,17 +63,22 @@ func WriteRefusalStatus(w http.ResponseWriter, status int, r *Refusal) {
 
 // WriteJSON answers a request with JSON that nobody may keep.
 func WriteJSON(w http.ResponseWriter, status int, body []byte) {
+	w.Header().Set("Cache-Control", "no-store")
+	WriteBody(w, status, body)
+}
+
+// WriteBody answers a request with JSON, as the headers say that are set.
+func WriteBody(w http.ResponseWriter, status int, body []byte) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
-	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // nobody is left to tell
 }
 
-// PlainHello reads the query of a plain request: its channels. All of them
-// begin after the same, which is usually the query's "after". Errors are
+// PlainHello reads the query of a plain request: its channels and filter. All of
+// them begin after the same, which is usually the query's "after". Errors are
 // *Refusals. most is how many channels the carrier takes.
 func PlainHello(r *http.Request, most int, after string) (Hello, error) {
 	names := r.URL.Query()["channel"]
@@ -94,12 +99,16 @@ func PlainHello(r *http.Request, most int, after string) (Hello, error) {
 	if !at.IsZero() && len(names) > 1 {
 		return Hello{}, Refuse(CodeBadPosition, "one position does not fit %d channels", len(names))
 	}
+	filter, err := filterOf(r.URL.Query()).parse()
+	if err != nil {
+		return Hello{}, err
+	}
 	var h Hello
 	for i, name := range names {
 		if slices.Contains(names[:i], name) {
 			return Hello{}, Refuse(CodeBadRequest, "channel %.40q is named twice", name)
 		}
-		h.Channels = append(h.Channels, Subscription{Channel: name, After: at, Start: start})
+		h.Channels = append(h.Channels, Subscription{Channel: name, After: at, Start: start, Filter: filter})
 	}
 	return h, nil
 }

@@ -119,13 +119,19 @@ func appendOpen(dst []byte, o *Open) []byte {
 func appendGap(dst []byte, f *Frame) []byte {
 	dst = append(dst, `{"channel":`...)
 	dst = appendString(dst, f.Channel)
-	dst = append(dst, `,"gap":{"from":"`...)
-	dst = f.Lost.From.Append(dst)
+	dst = append(dst, `,"gap":`...)
+	dst = appendLost(dst, &f.Lost)
+	return append(dst, '}')
+}
+
+func appendLost(dst []byte, lost *eventlog.Lost) []byte {
+	dst = append(dst, `{"from":"`...)
+	dst = lost.From.Append(dst)
 	dst = append(dst, `","to":"`...)
-	dst = f.Lost.To.Append(dst)
+	dst = lost.To.Append(dst)
 	dst = append(dst, `","reason":`...)
-	dst = appendString(dst, string(f.Lost.Reason))
-	return append(dst, `}}`...)
+	dst = appendString(dst, string(lost.Reason))
+	return append(dst, '}')
 }
 
 // AppendReasonJSON appends a reason as the JSON object of PROTOCOL P8.1.
@@ -243,15 +249,18 @@ func appendPublished(dst []byte, entries []Published) []byte {
 	return append(dst, `]}`...)
 }
 
-// appendAnswer appends PROTOCOL P9.9.
+// appendAnswer appends PROTOCOL P9.9 or P12.10.
 func appendAnswer(dst []byte, a *Answer) []byte {
 	dst = append(dst, `{"answer":{"id":`...)
 	dst = strconv.AppendUint(dst, a.ID, 10)
 	dst = append(dst, ',')
-	if a.Refused != nil {
+	switch {
+	case a.Refused != nil:
 		dst = append(dst, `"error":`...)
 		dst = AppendReasonJSON(dst, a.Refused.Reason)
-	} else {
+	case a.History != nil:
+		dst = AppendHistoryJSON(dst, a.History)
+	default:
 		dst = appendPayload(dst, a.Kind, a.Data)
 	}
 	return append(dst, `}}`...)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/throughline/throughline/eventlog"
@@ -29,22 +30,52 @@ func ParseAfter(text string) (eventlog.Position, eventlog.Start, error) {
 		}
 		return eventlog.Position{}, eventlog.Start{Last: last}, nil
 	}
+	if t, ok := strings.CutPrefix(text, "since="); ok {
+		ms, err := strconv.ParseInt(t, 10, 64)
+		if err != nil || ms < 0 || ms > maxTime {
+			return eventlog.Position{}, eventlog.Start{}, Refuse(CodeBadPosition, "since=T takes milliseconds since 1970")
+		}
+		return eventlog.Position{}, eventlog.Start{Since: time.UnixMilli(ms)}, nil
+	}
 	if len(text) > eventlog.MaxPositionText {
 		return eventlog.Position{}, eventlog.Start{}, Refuse(CodeBadPosition, "a position has at most %d characters, not %d", eventlog.MaxPositionText, len(text))
 	}
 	p, err := eventlog.ParsePosition(text)
 	if err != nil {
 		return eventlog.Position{}, eventlog.Start{}, Refuse(CodeBadPosition,
-			"%.40q is neither a position nor one of latest, earliest, last=N", text)
+			"%.40q is neither a position nor one of latest, earliest, last=N, since=T", text)
 	}
 	return p, eventlog.Start{}, nil
 }
 
 // wireSubscription is a channel as hello and subscribe name it.
 type wireSubscription struct {
-	Channel string `json:"channel"`
-	After   string `json:"after"`
-	Paused  bool   `json:"paused"`
+	Channel string             `json:"channel"`
+	After   string             `json:"after"`
+	Paused  bool               `json:"paused"`
+	Filter  object[wireFilter] `json:"filter"`
+}
+
+// wireFilter says which events are wanted (PROTOCOL P2.9).
+type wireFilter struct {
+	Types list[string] `json:"types"`
+	Tags  list[string] `json:"tags"`
+	Keys  list[string] `json:"keys"`
+}
+
+// parse reads a filter, or none. The error is a *Refusal.
+func (w *wireFilter) parse() (*eventlog.Filter, error) {
+	if w == nil {
+		return nil, nil //nolint:nilnil // there is none
+	}
+	f := &eventlog.Filter{Types: w.Types, Tags: w.Tags, Keys: w.Keys}
+	if err := f.Check(); err != nil {
+		return nil, Refuse(CodeBadRequest, "%v", err)
+	}
+	if f.IsZero() {
+		return nil, nil //nolint:nilnil // the same
+	}
+	return f, nil
 }
 
 // wireUp is any frame of a client: exactly one member is set, and beside it the
@@ -58,6 +89,7 @@ type wireUp struct {
 	Presence    list[wireWatch]        `json:"presence"`
 	Publish     object[wirePublish]    `json:"publish"`
 	Call        object[wireCall]       `json:"call"`
+	History     object[wireHistory]    `json:"history"`
 	Credentials *string                `json:"credentials"`
 	Close       object[wireClose]      `json:"close"`
 }
@@ -134,8 +166,10 @@ func ParseUpstream(text []byte) (Upstream, error) {
 	if err != nil {
 		return Upstream{}, err
 	}
-	if f.Kind != FramePublish && f.Kind != FrameCall && f.Kind != FrameGoodbye {
-		return Upstream{}, Refuse(CodeBadRequest, "a request takes one of publish, call, close")
+	switch f.Kind {
+	case FramePublish, FrameCall, FrameHistory, FrameGoodbye:
+	default:
+		return Upstream{}, Refuse(CodeBadRequest, "a request takes one of publish, call, history, close")
 	}
 	return Upstream{Version: version, Token: head.Token, Frame: *f}, nil
 }
@@ -144,7 +178,7 @@ func ParseUpstream(text []byte) (Upstream, error) {
 func (w *wireUp) members() (n int) {
 	for _, set := range []bool{
 		w.Hello != nil, w.Subscribe != nil, w.Unsubscribe != nil, w.Pause != nil,
-		w.Presence != nil, w.Publish.v != nil, w.Call.v != nil, w.Credentials != nil, w.Close.v != nil,
+		w.Presence != nil, w.Publish.v != nil, w.Call.v != nil, w.History.v != nil, w.Credentials != nil, w.Close.v != nil,
 	} {
 		if set {
 			n++
@@ -156,7 +190,7 @@ func (w *wireUp) members() (n int) {
 // frame returns what is set, which is no hello.
 func (w *wireUp) frame() (*Frame, error) {
 	if w.members() != 1 || w.Hello != nil {
-		return nil, Refuse(CodeBadRequest, "a frame has exactly one of hello, subscribe, unsubscribe, pause, presence, publish, call, credentials, close")
+		return nil, Refuse(CodeBadRequest, "a frame has exactly one of hello, subscribe, unsubscribe, pause, presence, publish, call, history, credentials, close")
 	}
 	switch {
 	case w.Subscribe != nil:
@@ -175,6 +209,9 @@ func (w *wireUp) frame() (*Frame, error) {
 	case w.Call.v != nil:
 		c, err := w.Call.v.parse()
 		return &Frame{Kind: FrameCall, Call: c}, err
+	case w.History.v != nil:
+		q, err := w.History.v.parse()
+		return &Frame{Kind: FrameHistory, History: &q}, err
 	case w.Credentials != nil:
 		if *w.Credentials == "" {
 			return nil, Refuse(CodeBadRequest, "credentials are empty")
@@ -255,8 +292,9 @@ func subscriptions(wire []wireSubscription) ([]Subscription, error) {
 		}
 		seen[w.Channel] = true
 		after, start, err := ParseAfter(w.After)
-		bad, _ := errors.AsType[*Refusal](err)
-		subs = append(subs, Subscription{Channel: w.Channel, After: after, Start: start, Paused: w.Paused, Bad: bad})
+		filter, wrong := w.Filter.v.parse()
+		bad, _ := errors.AsType[*Refusal](errors.Join(err, wrong))
+		subs = append(subs, Subscription{Channel: w.Channel, After: after, Start: start, Filter: filter, Paused: w.Paused, Bad: bad})
 	}
 	return subs, nil
 }

@@ -15,6 +15,10 @@ type Run struct {
 	// Next is the position after the run. It is the last event's, unless
 	// events after that were filtered out.
 	Next eventlog.Position
+	// Secret: the channel holds secrets, so that nothing of it is compressed: the
+	// length would tell of them to who can have something of his own put beside
+	// them (BREACH).
+	Secret bool
 
 	memo memo
 }
