@@ -15,6 +15,7 @@ const bundles = {
   "call.js": { entry: "src/call.ts", budget: 1500 },
   "presence.js": { entry: "src/presence.ts", budget: 1500 },
   "auth.js": { entry: "src/auth.ts", budget: 1500 },
+  "history.js": { entry: "src/history.ts", budget: 1500 },
   "client.global.js": { entry: "src/global.ts" },
 };
 const files = Object.keys(bundles);
@@ -26,19 +27,19 @@ const common = { absWorkingDir: here, bundle: true, target: "es2021", logLevel: 
 const internal = `
   misses flaps since died demoted started trusted proved opened until greeted told carrier adopt awaited moment deadline renew feed last
   sinks full resting gift used wanted presented attempt wire leave take drained waiting unheard guard report changed
-  here untold busy handled frame jobs part over via view fulfil refuse beat suspected sleep wake heard remember tick allow network start
+  here untold busy handled frame jobs part past hearers over via view fulfil refuse beat suspected sleep wake heard remember tick allow network start
 `.trim().split(/\s+/);
 
 async function bundle(folder) {
   for (const [file, { entry }] of Object.entries(bundles)) {
     const global = file === "client.global.js";
     const { outputFiles } = await build({
-      ...common, entryPoints: [entry], write: false, format: global ? "iife" : "esm", globalName: global ? "Throughline" : undefined,
+      ...common, external: global ? [] : ["./history.js"], entryPoints: [entry], write: false, format: global ? "iife" : "esm", globalName: global ? "Throughline" : undefined,
       mangleProps: new RegExp(`^(${internal.join("|")})$`),
     });
     // One kind of declaration packs better, and lets neighbours join.
     const { code } = await minify(outputFiles[0].text.replace(/\bconst /g, "let "), {
-      ecma: 2020, module: !global, toplevel: !global, compress: { passes: 2, unsafe_arrows: true, pure_getters: true, keep_fargs: false, reduce_funcs: false, inline: 1, unsafe_methods: true, conditionals: false, lhs_constants: false },
+      ecma: 2020, module: !global, toplevel: !global, compress: { passes: 2, unsafe_arrows: true, pure_getters: true, keep_fargs: false, reduce_funcs: false, inline: 1, unsafe_methods: true, evaluate: false, conditionals: false, lhs_constants: false },
       format: { preamble: `/*! throughline ${version} | MIT */` },
     });
     writeFileSync(join(folder, file), code + "\n");
@@ -58,8 +59,8 @@ const commands = {
   async build() {
     await bundle(served);
     rmSync(join(here, "dist"), { recursive: true, force: true });
-    const entryPoints = ["src/index.ts", "src/call.ts", "src/presence.ts", "src/auth.ts"];
-    await build({ ...common, entryPoints, format: "esm", outdir: join(here, "dist"), sourcemap: true });
+    const entryPoints = ["src/index.ts", "src/call.ts", "src/presence.ts", "src/auth.ts", "src/history.ts"];
+    await build({ ...common, external: ["./history.js"], entryPoints, format: "esm", outdir: join(here, "dist"), sourcemap: true });
     run("node_modules/.bin/tsc", "--declaration", "--emitDeclarationOnly");
     commands.size();
   },

@@ -19,6 +19,8 @@ var (
 	presenceModule []byte
 	//go:embed auth.js
 	authModule []byte
+	//go:embed history.js
+	historyModule []byte
 	//go:embed client.global.js
 	clientGlobal []byte
 )
@@ -34,6 +36,7 @@ var bundles = map[string]bundle{
 	"call.js":          newBundle(callModule),
 	"presence.js":      newBundle(presenceModule),
 	"auth.js":          newBundle(authModule),
+	"history.js":       newBundle(historyModule),
 	"client.global.js": newBundle(clientGlobal),
 }
 

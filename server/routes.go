@@ -62,7 +62,7 @@ func last(path string) string { return path[strings.LastIndexByte(path, '/')+1:]
 
 func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
 	refusal := transport.Refuse(transport.CodeNotFound,
-		"here are %s, publish, up, history, client.js, call.js, presence.js, auth.js and client.global.js", strings.Join(s.o.carriers(), ", "))
+		"here are %s, publish, up, history, client.js, call.js, presence.js, auth.js, history.js and client.global.js", strings.Join(s.o.carriers(), ", "))
 	peer, _ := s.peerOf(r)
 	s.refused(&peer, "request", refusal)
 	transport.WriteRefusal(w, refusal)
@@ -71,7 +71,7 @@ func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
 // methods are what the paths take.
 var methods = map[string]string{
 	"sse": "GET, POST", "poll": "GET, POST", "ws": "GET", "publish": "POST", "up": "POST", historyName: "GET",
-	"client.js": "GET, HEAD", "call.js": "GET, HEAD", "presence.js": "GET, HEAD", "auth.js": "GET, HEAD", "client.global.js": "GET, HEAD",
+	"client.js": "GET, HEAD", "call.js": "GET, HEAD", "presence.js": "GET, HEAD", "auth.js": "GET, HEAD", "history.js": "GET, HEAD", "client.global.js": "GET, HEAD",
 }
 
 func (s *Server) methodNotAllowed(w http.ResponseWriter, r *http.Request) {

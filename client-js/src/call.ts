@@ -31,7 +31,7 @@ export async function call<T = unknown>(client: Client, name: string, data?: unk
   const control = new AbortController();
   const abort = (): void => control.abort();
   const payload = await encode(data ?? null).catch(() => {
-    throw failed("invalid", "this can't be said in JSON");
+    throw failed("invalid", "not JSON");
   });
   const key = repeatable ? hex(env.secret()) : undefined;
   const until = env.now() + timeout;
@@ -53,7 +53,7 @@ export async function call<T = unknown>(client: Client, name: string, data?: unk
         error = failure(answer!.error);
       } catch (cause) {
         error = cause as ThroughlineError;
-        if (typeof error.code !== "string") error = failure({ code: "network", message: "not an answer of the server" });
+        if (typeof error.code !== "string") error = failure({ code: "network", message: "not an answer" });
       }
       if (error.code === "aborted") throw error;
       lost ||= error.code === "network";

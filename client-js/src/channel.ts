@@ -1,23 +1,25 @@
 import { ThroughlineError } from "./error.js";
 import type { Outbox } from "./outbox.js";
 import { onAbort } from "./signal.js";
-import { settled, type Host, type Sink, type Subscription } from "./subscription.js";
-import type { Channel, ChannelEvent, Gap, Position, SignalOptions } from "./types.js";
+import { settled, type Beginning, type Host, type Sink, type Subscription } from "./subscription.js";
+import type { Channel, ChannelEvent, Gap, HistoryEvent, HistoryOptions, Position, SignalOptions } from "./types.js";
 
 /** What a handle needs of its client. */
 export interface Home extends Pick<Host, "guard"> {
   /** Puts a sink on the channel of this name, connecting if need be. */
-  join(name: string, sink: Sink, after: string): Subscription | undefined;
+  join(name: string, sink: Sink, from: Beginning): Subscription | undefined;
+  /** Asks something below the server's address. */
+  past(path: string, init: RequestInit): Promise<Response>;
   publish: Outbox["publish"];
   report(message: string, cause: unknown): void;
 }
 
 /** A handle: the thread of one user of a channel, across all its uses. */
-export function channel<T>(home: Home, name: string, after: string): Channel<T> {
+export function channel<T>(home: Home, name: string, from: Beginning): Channel<T> {
   const gaps = new Set<(gap: Gap) => void>();
   /** What receives now. */
   const uses = new Set<Sink>();
-  let place = /^(latest|earliest|last=)/.test(after) ? undefined : (after as Position);
+  let place = /^(latest|earliest|last=|since=)/.test(from.after) ? undefined : from.after;
 
   /** Was told at once, and is still to be carried by an event. */
   let lost: Gap | undefined;
@@ -26,9 +28,9 @@ export function channel<T>(home: Home, name: string, after: string): Channel<T> 
   function use(sink: Sink): [leave: () => void, drained: () => void] {
     sink.here = [...uses][0]?.here ?? place;
     sink.gap = lost;
+    const subscription = home.join(name, sink, from);
     lost = undefined;
     uses.add(sink);
-    const subscription = home.join(name, sink, after);
     return [
       () => {
         if (!uses.delete(sink)) return;
@@ -56,7 +58,7 @@ export function channel<T>(home: Home, name: string, after: string): Channel<T> 
     const end: Result = { done: true, value: undefined };
 
     const sink: Sink = {
-      gaps,
+      hearers: gaps,
       take: (event) => {
         buffer.push(event as ChannelEvent<T>);
         stir();
@@ -141,7 +143,7 @@ export function channel<T>(home: Home, name: string, after: string): Channel<T> 
         forget();
       };
       const sink: Sink = {
-        gaps,
+        hearers: gaps,
         take: (event) => {
           try {
             callback(event as ChannelEvent<T>);
@@ -151,7 +153,7 @@ export function channel<T>(home: Home, name: string, after: string): Channel<T> 
         },
         end: (error) => {
           stop();
-          if (error) home.guard(() => (onError ? onError(error) : home.report(`the channel ${name} ended`, error)));
+          if (error) home.guard(() => (onError ? onError(error) : home.report(`${name} ended`, error)));
         },
         waiting: () => 0,
       };
@@ -162,6 +164,9 @@ export function channel<T>(home: Home, name: string, after: string): Channel<T> 
     },
     onGap: (callback, options) => listen(gaps, callback, options),
     publish: (data, options) => home.publish(name, data, options),
+    async *history(options) {
+      yield* (await import("./history.js")).history<T>(home.past, name, options);
+    },
   };
 }
 

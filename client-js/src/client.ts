@@ -6,7 +6,7 @@ import { ALL, policy as newPolicy } from "./policy.js";
 import { outbox } from "./outbox.js";
 import { openPoll } from "./poll.js";
 import { openSSE } from "./sse.js";
-import { subscription, type Host, type Sink, type Subscription } from "./subscription.js";
+import { subscription, type Beginning, type Host, type Sink, type Subscription } from "./subscription.js";
 import type { Channel, ChannelOptions, Client, Env, Internal, Options, State, Timing, Transport } from "./types.js";
 import { post, type Carrier, type Frame, type Opener, type Owner, type Session, type Wire } from "./wire.js";
 import { openWebSocket } from "./ws.js";
@@ -269,12 +269,12 @@ export function connect(url: string, options: Options = {}): Client {
     if (line) news = false;
   }
 
-  function join(name: string, sink: Sink, after: string): Subscription | undefined {
+  function join(name: string, sink: Sink, from: Beginning): Subscription | undefined {
     if (shown.name === "closed") return void sink.end();
     start();
     const one = subscriptions.get(name) ?? subscription(name, host);
     subscriptions.set(name, one);
-    one.join(sink, after);
+    one.join(sink, from);
     return one;
   }
 
@@ -365,7 +365,7 @@ export function connect(url: string, options: Options = {}): Client {
   }
 
   const out = outbox(env, timing, session, options.outbox ?? 1000, ask);
-  const home: Home = { ...host, ...out };
+  const home: Home = { ...host, ...out, past: (path, init) => post(wire, path, undefined, init) };
   const internal: Internal = {
     env,
     timing,
@@ -394,8 +394,8 @@ export function connect(url: string, options: Options = {}): Client {
     connect: start,
     channel<T>(name: string, o: ChannelOptions = {}): Channel<T> {
       const after = o.after ?? "latest";
-      if (!name || typeof name + typeof after !== "stringstring") throw new TypeError(`no channel: ${name}, after ${after}`);
-      return channel<T>(home, name, after);
+      if (!name || typeof name + typeof after !== "stringstring") throw new TypeError(`no channel: ${name} ${after}`);
+      return channel<T>(home, name, { after, filter: o.filter });
     },
     close() {
       if (shown.name === "closed") return;

@@ -127,7 +127,7 @@ export function outbox(env: Env, timing: Timing, session: Session, most: number,
     let forget = (): void => {};
     const promise = new Promise<Published>((resolve, reject) => {
       if (closed || signal?.aborted) throw aborted();
-      if (queue.length >= most) throw new ThroughlineError("busy", "later", "the outbox is full", timing.base);
+      if (queue.length >= most) throw new ThroughlineError("busy", "later", "outbox is full", timing.base);
       const job: Job = { channel, signal, size: 0, fulfil: resolve, refuse: reject };
       const drop = (error: ThroughlineError): void => {
         queue = queue.filter((one) => one !== job);
@@ -142,7 +142,7 @@ export function outbox(env: Env, timing: Timing, session: Session, most: number,
           job.size = JSON.stringify(job.message).length;
           void work();
         },
-        () => drop(never("invalid", "this can't be said in JSON")),
+        () => drop(never("invalid", "not JSON")),
       );
     });
     return promise.finally(() => forget());

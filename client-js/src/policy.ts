@@ -197,7 +197,7 @@ export function policy(order: readonly Transport[], t: Timing, port: Port): Poli
     phase = "active";
     if (asleep) return;
     const [first, ...rest] = byBlame(order);
-    if (!first) return wait(Infinity, never("no_transport", "no transport is allowed"));
+    if (!first) return wait(Infinity, never("no_transport", "no transport"));
     racing = rest.length > 0 && (race || order.some((name) => (name === first || !health[name].demoted) && doubtful(health[name])));
     queue = racing ? rest : [];
     joinAt = now + Math.max(t.stagger, Math.min(3 * trip, t.connect / 2));
@@ -409,7 +409,7 @@ export function policy(order: readonly Transport[], t: Timing, port: Port): Poli
     if (phase === "waiting" && now >= retryAt) return begin();
     for (const { id } of lines()) {
       at(id, (line) => {
-        if (now >= line.until) lost(line, broken(!line.proved ? "no proof in time" : "silent for too long"));
+        if (now >= line.until) lost(line, broken(!line.proved ? "no proof" : "silent"));
       });
     }
     if (racing && queue.length && now >= joinAt) join();

@@ -25,7 +25,7 @@ export const openPoll: Opener = (wire, owner) =>
       const asked = env.now();
       const response = await post(wire, `/poll?wait=${wait}ms`, owner.hello(), { signal });
       const answer = (await response.json()) as Answer;
-      if (!answer.open) throw broken("not an answer of the server");
+      if (!answer.open) throw broken("not an answer");
       for (const frame of frames(answer)) owner.frame(frame);
       // Somebody in between who answers at once, with nothing, must not make us spin.
       const idle = !answer.events?.length && !answer.gaps?.length;

@@ -6,12 +6,12 @@ import { post, run, type Frame, type Opener } from "./wire.js";
 export const openSSE: Opener = (wire, owner) =>
   run(owner, async (signal) => {
     const response = await post(wire, "/sse", owner.hello(), { signal });
-    if (!response.headers.get("Content-Type")?.startsWith("text/event-stream")) throw broken("not an event stream");
+    if (!response.headers.get("Content-Type")?.startsWith("text/event-stream")) throw broken("not an answer");
     const reader = response.body!.getReader();
     const parse = sseParser((data) => owner.frame(JSON.parse(data) as Frame));
     for (;;) {
       const { done, value } = await reader.read();
-      if (done) throw broken("the stream ended");
+      if (done) throw broken("no answer");
       parse(value);
     }
   });

@@ -1,12 +1,12 @@
 import type { ThroughlineError } from "./error.js";
 import { decode } from "./payload.js";
 import type { Frame } from "./wire.js";
-import type { ChannelEvent, Env, Gap, Position } from "./types.js";
+import type { ChannelEvent, Env, Filter, Gap, Position } from "./types.js";
 
 /** Whoever receives a channel: an iteration or a callback. */
 export interface Sink {
   /** The handle it belongs to, which hears of gaps. */
-  readonly gaps: ReadonlySet<(gap: Gap) => void>;
+  readonly hearers: ReadonlySet<(gap: Gap) => void>;
   /** What it has received, once that is known. */
   here?: Position;
   /** A gap its next event has to carry, and where the first begins that nobody was told of at once. */
@@ -47,6 +47,12 @@ export interface Host {
  */
 type OnWire = "none" | "asked" | "on" | "pause" | "leave" | "leaving" | "paused";
 
+/** Where a channel begins, and what is wanted of it. */
+export interface Beginning {
+  readonly after: string;
+  readonly filter?: Filter;
+}
+
 /** One channel on the wire, for all who receive it. */
 export interface Subscription {
   readonly name: string;
@@ -66,7 +72,8 @@ export interface Subscription {
   /** Where to go on, for a hello or a subscribe. */
   presented(): object;
   /** A thread begins or goes on: at the sink's place if nobody else is here, else with the others. */
-  join(sink: Sink, after: string): void;
+  /** Throws if it has another filter. */
+  join(sink: Sink, from: Beginning): void;
   leave(sink: Sink): void;
   /** Takes a frame of this channel from the line that feeds. What comes while we don't read doesn't move the position, and so comes again. */
   take(frame: Frame): void;
@@ -78,7 +85,7 @@ export interface Subscription {
 
 export function subscription(name: string, host: Host): Subscription {
   const sinks = new Set<Sink>();
-  let start = "";
+  let start: Beginning | undefined;
   let position: Position | undefined;
   let warned = false;
 
@@ -91,13 +98,13 @@ export function subscription(name: string, host: Host): Subscription {
     attempt: 0,
     used: () => sinks.size > 0 || self.gift,
     wanted: () => self.used() && !self.full && !self.resting,
-    presented: () => ({ channel: name, after: position ?? start, paused: self.full || undefined }),
-    join(sink, after) {
+    presented: () => ({ channel: name, ...start, after: position ?? start?.after, paused: self.full || undefined }),
+    join(sink, from) {
       if (!self.used()) {
         unread("leave");
         position = sink.here;
-        start = after;
-      }
+        start = from;
+      } else if (JSON.stringify(start?.filter) !== JSON.stringify(from.filter)) throw new TypeError("another filter");
       sinks.add(sink);
       if (position) meet(sink, position);
       host.changed();
@@ -161,10 +168,10 @@ export function subscription(name: string, host: Host): Subscription {
     host.changed();
   }
 
-  function skip({ from, to, reason }: Gap): void {
-    open(from);
-    position = to;
-    tell([...sinks], { from, to, reason });
+  function skip(gap: Gap): void {
+    open(gap.from);
+    position = gap.to;
+    tell([...sinks], gap);
   }
 
   /** The first thing heard of the channel. */
@@ -182,13 +189,13 @@ export function subscription(name: string, host: Host): Subscription {
     const listeners = new Set<(gap: Gap) => void>();
     for (const sink of those) {
       sink.gap = { ...gap, from: sink.gap?.from ?? gap.from };
-      if (!sink.gaps.size) sink.untold ??= gap.from;
+      if (!sink.hearers.size) sink.untold ??= gap.from;
       sink.here = gap.to;
-      sink.gaps.forEach((listener) => listeners.add(listener));
+      sink.hearers.forEach((listener) => listeners.add(listener));
     }
     if (!listeners.size && those.length && !warned) {
       warned = true;
-      host.console.warn(`throughline: events of ${name} are lost (${gap.reason}) and no onGap listens`, gap);
+      host.console.warn(`throughline: ${name} lost events: ${gap.reason}`, gap);
     }
     listeners.forEach((listener) => host.guard(() => listener(gap)));
   }

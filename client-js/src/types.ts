@@ -42,12 +42,50 @@ export type State =
   /** `close()` was called. */
   | { readonly name: "closed" };
 
-/** Where a channel begins: only what is new, all there is, the last n events, or after a position. */
-export type After = "latest" | "earliest" | `last=${number}` | (Position & {});
+/** Where a channel begins: only what is new, all there is, the last n events, since a time (milliseconds since 1970), or after a position. */
+export type After = "latest" | "earliest" | `last=${number}` | `since=${number}` | (Position & {});
+
+/** Which events are wanted: of each list that is not empty, an event must have at least one word. */
+export interface Filter {
+  /** `message` is the type of events that were published without one. */
+  readonly types?: readonly string[];
+  readonly tags?: readonly string[];
+  readonly keys?: readonly string[];
+}
 
 export interface ChannelOptions {
   /** Where to begin. Default `latest`. */
   after?: After;
+  /** Default: all events. Those who use one channel at a time share its filter: another one throws a `TypeError`. */
+  filter?: Filter;
+}
+
+/** A part of a channel's past: what lies within all of the bounds. */
+export interface HistoryOptions {
+  /** Positions: the place before the first event, and the last event. */
+  after?: Position;
+  until?: Position;
+  /** Times, or milliseconds since 1970: not before `since`, and before `before`. */
+  since?: Date | number;
+  before?: Date | number;
+  /** The newest first. */
+  backwards?: boolean;
+  /** How many events at most. Default: all there are. */
+  limit?: number;
+  filter?: Filter;
+  /** How many events are asked for at a time. Default 100. */
+  page?: number;
+  /** Tells of what is missing: what was trimmed, or lies before what may be read. It lies between the last event and the next one, which carries it, too, if one comes. */
+  onGap?: (gap: Gap) => void;
+  /** Aborting it rejects the page that is asked for. */
+  signal?: AbortSignal;
+}
+
+/** An event of the past. */
+export interface HistoryEvent<T = unknown> extends ChannelEvent<T> {
+  readonly time: Date;
+  readonly key?: string;
+  readonly tags: readonly string[];
 }
 
 export interface SignalOptions {
@@ -92,6 +130,8 @@ export interface Channel<T = unknown> extends AsyncIterable<ChannelEvent<T>> {
   onGap(callback: (gap: Gap) => void, options?: SignalOptions): () => void;
   /** Publishes once and in order with this client's other messages. Repeated until answered. */
   publish(data: unknown, options?: PublishOptions): Promise<Published>;
+  /** What the channel holds, page by page, each asked for by a request of its own. Needs the right `history`; joins nothing, and moves no position. */
+  history(options?: HistoryOptions): AsyncGenerator<HistoryEvent<T>, void, void>;
 }
 
 export interface Client {

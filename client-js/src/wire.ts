@@ -87,8 +87,8 @@ export interface Carrier {
 
 export type Opener = (wire: Wire, owner: Owner) => Carrier;
 
-/** Posts JSON. A response that isn't `ok` is thrown, as the error it stands for. */
-export async function post({ env, base, credentials }: Wire, path: string, body: string, more: RequestInit): Promise<Response> {
+/** Posts JSON, unless `more` says otherwise. A response that isn't `ok` is thrown, as the error it stands for. */
+export async function post({ env, base, credentials }: Wire, path: string, body: string | undefined, more: RequestInit): Promise<Response> {
   const response = await env.fetch!(base + path, { method: "POST", headers: { "Content-Type": "application/json" }, body, credentials, ...more });
   if (!response.ok) throw await refusal(response, env.now());
   return response;
@@ -103,7 +103,7 @@ async function refusal(response: Response, now: number): Promise<ThroughlineErro
   } catch {
     // not ours
   }
-  const message = `HTTP status ${status}`;
+  const message = `HTTP ${status}`;
   const header = response.headers.get("Retry-After");
   if (header) return new ThroughlineError("network", "later", message, Math.max(0, Number(header) * 1000 || Date.parse(header) - now || 0)); // seconds or a date
   return status > 499 || status === 408 || status === 429 ? broken(message) : never("refused", message);

@@ -20,7 +20,7 @@ export const openWebSocket: Opener = (wire, first) => {
   socket.onclose = ({ code, reason }: { code: number; reason: string }) => {
     const [word, after] = reason.split(" ");
     const kind = CLASSES[code - 4000];
-    owner?.end(kind ? fromWire({ code: word, class: kind, after: Number(after) }) : broken(`the connection closed (${code})`));
+    owner?.end(kind ? fromWire({ code: word, class: kind, after: Number(after) }) : broken(`closed (${code})`));
   };
   socket.onerror = () => {}; // a close follows
 

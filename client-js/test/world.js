@@ -138,9 +138,9 @@ export class World {
     return this.channels.get(name);
   }
 
-  append(name, data, type = "message") {
+  append(name, data, type = "message", more = {}) {
     const { events } = this.channel(name);
-    events.push({ channel: name, position: position(events.length + 1), type, ...payload(data) });
+    events.push({ channel: name, position: position(events.length + 1), type, ...payload(data), ...more });
     for (const connection of [...this.connections]) connection.line?.flush();
     return position(events.length);
   }
@@ -148,6 +148,28 @@ export class World {
   trim(name) {
     const log = this.channel(name);
     log.first = log.events.length;
+  }
+
+  /** A page of §12. */
+  history(query) {
+    const name = query.get("channel");
+    if (name === "secret") return error(403, { code: "forbidden", class: "never", message: "no" });
+    const log = this.channel(name);
+    const place = (bound) => (query.has(bound) ? Number(query.get(bound).slice(2)) : undefined);
+    const back = query.get("order") === "desc";
+    const [after, until] = [place("after") ?? log.first, Math.min(place("until") ?? Infinity, log.events.length)];
+    const limit = Number(query.get("limit"));
+    const wanted = { types: query.getAll("type"), tags: query.getAll("tag"), keys: query.getAll("key") };
+    let at = back ? until : Math.max(after, log.first);
+    const events = [];
+    const left = () => (back ? at > Math.max(after, log.first) : at < until);
+    for (; left() && events.length < limit; at += back ? -1 : 1) {
+      const event = log.events[back ? at - 1 : at];
+      if (passes(wanted, event)) events.push({ ...event, time: 1000 });
+    }
+    const gap = after < log.first ? { from: position(after), to: position(log.first), reason: "trimmed" } : undefined;
+    const done = !left();
+    return { status: 200, body: { events, next: position(at), done, first: position(log.first), head: position(log.events.length), ...(gap && (!back || done) && { gap }) } };
   }
 
   /** Cuts connections; what is on its way is lost. */
@@ -166,6 +188,7 @@ export class World {
     connection.toServer(() => {
       const stranger = this.stranger(route, init.headers.Authorization?.replace(/^Bearer /, ""));
       if (stranger) return connection.answer(stranger);
+      if (route === "history") return connection.answer(this.history(searchParams));
       if (route === "up") return this.request(connection, JSON.parse(init.body));
       const { hello } = JSON.parse(init.body);
       const refusal = this.refuse(route, hello);
@@ -276,6 +299,12 @@ export class World {
     for (const connection of [...this.connections]) connection.line?.flush();
     return { position: this.producers.get(key).position };
   }
+}
+
+/** P2.9. */
+function passes({ types = [], tags = [], keys = [] } = {}, event) {
+  const some = (words, its) => !words.length || words.some((word) => its.includes(word));
+  return some(types, [event.type]) && some(tags, event.tags ?? []) && some(keys, [event.key]);
 }
 
 function payload(data) {
@@ -474,6 +503,7 @@ class FakeWebSocket extends Connection {
 /** The server's side of a line. */
 class Line {
   cursors = new Map();
+  filters = new Map();
   paused = new Set();
   gifts = new Set();
   watched = new Set();
@@ -512,7 +542,7 @@ class Line {
     this.cursors.clear();
   }
 
-  subscribe({ channel: name, after = "latest", paused }) {
+  subscribe({ channel: name, after = "latest", paused, filter }) {
     if (this.cursors.has(name) && !this.gifts.has(name)) this.world.breaches.push(`${name} is subscribed already`);
     this.cursors.delete(name); // the gift and the question met on the way: the client's place counts
     this.gifts.delete(name);
@@ -522,6 +552,7 @@ class Line {
       return this.send({ channel: name, end: { code: "paused", class: "now" } });
     }
     this.world.asked.push(name);
+    this.filters.set(name, filter);
     const end = this.world.refuseChannel(name);
     if (end) return this.send({ channel: name, end });
     const log = this.world.channel(name);
@@ -567,7 +598,7 @@ class Line {
   flush() {
     for (const [name, cursor] of this.cursors) {
       const { events } = this.world.channel(name);
-      for (const event of events.slice(cursor)) this.send(event);
+      for (const event of events.slice(cursor)) if (passes(this.filters.get(name), event)) this.send(event);
       this.cursors.set(name, events.length);
     }
   }
