@@ -30,12 +30,19 @@ type LogSetup struct {
 // TestLog runs every clause of the contract of [eventlog.Log]. open returns
 // a new, empty log, which the suite closes.
 //
+// The clauses of the group "history" are for an [eventlog.History], and n/a for
+// a log that is none.
+//
 // A log that doesn't take the time from this process may have the method
 // Elapse(time.Duration), which is called wherever a clause lets time pass.
 func TestLog(t *testing.T, open func(t *testing.T, s LogSetup) eventlog.Log) {
 	for _, c := range logClauses {
 		t.Run(c.id, func(t *testing.T) {
-			if failures := c.try(t, open); len(failures) > 0 {
+			failures, notFor := c.try(t, open)
+			if notFor != "" {
+				t.Logf("n/a: %s", notFor)
+			}
+			if len(failures) > 0 {
 				t.Errorf("%s\n  %s", c.text, strings.Join(failures, "\n  "))
 			}
 		})
@@ -99,6 +106,17 @@ var logClauses = []logClause{
 	{"L61_WakeHoldsNoLock", "watch", "MUST: wake is called without a lock held: it may call the log.", true, wakeHoldsNoLock},
 	{"L62_StopStops", "watch", "MUST: after stop, which may be called again, wake runs at most once more; other watchers stay.", true, stopStops},
 
+	{"L70_PartsAreThere", "history", "MUST: a range holds the events after After up to Until, those of Since and before Before, and all that is kept without any of them; oldest first, or backwards.", true, partsAreThere},
+	{"L71_PartsAreWhole", "history", "MUST: pages of a range that are read one after the other, with Next in place of the bound, hold each event once and in order, and the last of them says Done.", false, partsAreWhole},
+	{"L72_PartsAreBounded", "history", "MUST: a page holds no more than Limit says, but at least one event if there is any.", false, partsAreBounded},
+	{"L73_PartsAreFiltered", "history", "MUST: a range holds what the filter lets through, by type, tag and key, and what it leaves out moves Next on.", false, partsAreFiltered},
+	{"L74_PartsScanABound", "history", "MUST: a page looks through no more than Limit.Scan, and may be empty then, but moves on.", false, partsScanABound},
+	{"L75_PartsAreEvents", "history", "MUST: the events of a range are the ones that Read returns.", false, partsAreEvents},
+	{"L76_PartsTellTheEnds", "history", "MUST: First is the place before the oldest event that is kept, and Head the newest event.", false, partsTellTheEnds},
+	{"L77_PartsAreLost", "history", "MUST: a bound that has no place in the history that is still there is *Lost, as it is to Read.", false, partsAreLost},
+	{"L78_PartsRefuse", "history", "MUST: a range that ends before it begins, a filter that is none and a channel that can't be fail with *Invalid, an ended context and a closed log not with *Lost.", false, partsRefuse},
+	{"L79_PartsCreateNothing", "history", "MUST: to read a range of a channel that nobody wrote creates nothing, and both its places are exact.", true, partsCreateNothing},
+
 	{"L90_Model", "model", "MUST: whatever happens, a reader gets every event once and in order, or *Lost, and *Lost only if something is.", true, modelHolds},
 }
 
@@ -109,8 +127,8 @@ type logClause struct {
 	run             func(*logCheck)
 }
 
-// try runs a clause and returns how it failed.
-func (c *logClause) try(t *testing.T, open func(*testing.T, LogSetup) eventlog.Log) (failures []string) {
+// try runs a clause and returns how it failed, or why it is not for such a log.
+func (c *logClause) try(t *testing.T, open func(*testing.T, LogSetup) eventlog.Log) (failures []string, notFor string) {
 	// In real time, also for a bubble: its time stands still while somebody
 	// waits for a mutex.
 	hangs := time.AfterFunc(time.Minute, func() {
@@ -122,12 +140,12 @@ func (c *logClause) try(t *testing.T, open func(*testing.T, LogSetup) eventlog.L
 		return c.attempt(t, open, 30*time.Second)
 	}
 	synctest.Test(t, func(t *testing.T) {
-		failures = c.attempt(t, open, 365*24*time.Hour)
+		failures, notFor = c.attempt(t, open, 365*24*time.Hour)
 	})
-	return failures
+	return failures, notFor
 }
 
-func (c *logClause) attempt(t *testing.T, open func(*testing.T, LogSetup) eventlog.Log, deadline time.Duration) (failures []string) {
+func (c *logClause) attempt(t *testing.T, open func(*testing.T, LogSetup) eventlog.Log, deadline time.Duration) (failures []string, notFor string) {
 	ctx, cancel := context.WithTimeout(context.Background(), deadline)
 	defer cancel()
 	check := &logCheck{t: t, opener: open, ctx: ctx}
@@ -138,10 +156,10 @@ func (c *logClause) attempt(t *testing.T, open func(*testing.T, LogSetup) eventl
 		for _, l := range check.opened {
 			_ = l.Close() // some clauses did already
 		}
-		failures = check.failures
+		failures, notFor = check.failures, check.notFor
 	}()
 	c.run(check)
-	return nil
+	return nil, ""
 }
 
 // A logCheck is one run of a clause. It keeps failures to itself, so that the
@@ -152,6 +170,7 @@ type logCheck struct {
 	opener func(*testing.T, LogSetup) eventlog.Log
 	ctx    context.Context // ends at the clause's deadline
 	opened []eventlog.Log
+	notFor string // why the clause does not apply
 }
 
 func (c *logCheck) open(s LogSetup) eventlog.Log {

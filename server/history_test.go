@@ -163,7 +163,7 @@ func TestHistoryIsClipped(t *testing.T) {
 		for query, want := range map[string]string{
 			"r":                     "3 4 5 withheld",
 			"r&order=desc":          "5 4 3 withheld",
-			"r&order=desc&limit=3":  "5 4 3",
+			"r&order=desc&limit=2":  "5 4",
 			"r&since=0":             "3 4 5 withheld",
 			"r&before=" + ms(since): " withheld",
 			"r&since=" + ms(since):  "3 4 5",
