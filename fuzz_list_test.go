@@ -18,6 +18,8 @@ var outside = map[string]string{
 	"bodies of /up":                         "transport.FuzzParseUpstream",
 	"after=":                                "transport.FuzzParseAfter",
 	"queries of plain requests":             "transport.FuzzPlainHello",
+	"questions for history":                 "transport.FuzzParseHistory",
+	"Accept-Encoding":                       "transport.FuzzAcceptsGzip",
 	"wait=":                                 "longpoll.FuzzParseWait",
 	"positions":                             "eventlog.FuzzParsePosition",
 	"names of channels":                     "eventlog.FuzzChannelCheck",

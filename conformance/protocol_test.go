@@ -86,7 +86,7 @@ var (
 	}
 	serverGroups = []string{
 		"handshake", "malformed input", "versions", "heartbeats", "order", "payloads", "resume", "switch", "lost answers", "slow readers",
-		"drain and restart", "upstream", "calls", "presence", "plain use", "rights", "channels", "sessions", "nodes", "proxies",
+		"drain and restart", "upstream", "calls", "presence", "plain use", "rights", "history", "channels", "sessions", "nodes", "proxies",
 	}
 )
 

@@ -50,6 +50,8 @@ const (
 	Upstream         Feature = "upstream"   // §9: publishes
 	Calls            Feature = "calls"      // §9: calls
 	Presence         Feature = "presence"   // §10
+	Filters          Feature = "filters"    // P2.9
+	HistoryPages     Feature = "history"    // §12
 	Retention        Feature = "retention"  // ServerSetup.Keep is obeyed
 	Rights           Feature = "rights"     // ServerSetup.Refuse is asked
 	Identities       Feature = "identities" // ServerSetup.Subjects is obeyed
@@ -261,6 +263,8 @@ var serverClauses = [][]serverClause{
 	publishClauses,
 	upstreamClauses,
 	presenceClauses,
+	filterClauses,
+	pastClauses,
 	troubleClauses,
 	evictedClauses,
 }

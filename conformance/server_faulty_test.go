@@ -31,6 +31,8 @@ var serverFaults = [][]serverFault{
 	publishFaults,
 	upstreamFaults,
 	presenceFaults,
+	filterFaults,
+	pastFaults,
 	troubleFaults,
 	evictedFaults,
 }

@@ -18,7 +18,7 @@ var positionClauses = []serverClause{
 	},
 	{
 		id: "P1.3_Starts", group: "handshake", over: allForms, clock: anyClock,
-		text: "MUST: a line begins where its start says: \"latest\" or nothing with what comes from now on, \"earliest\" with the first event, \"last=N\" with the last N, or as many as there are.",
+		text: "MUST: a line begins where its start says: \"latest\" or nothing with what comes from now on, \"earliest\" with the first event, \"last=N\" with the last N, or as many as there are, \"since=T\" with the first that is not from before then.",
 		run:  (*serverCheck).starts,
 	},
 	{
@@ -29,7 +29,7 @@ var positionClauses = []serverClause{
 	},
 	{
 		id: "P1.4_HistoryIsARight", group: "rights", over: allForms, clock: anyClock, needs: []Feature{Rights},
-		text:  "MUST: who may not read history is refused \"earliest\" and \"last=N\" with forbidden, and goes on from a position all the same.",
+		text:  "MUST: who may not read history is refused \"earliest\", \"last=N\" and \"since=T\" with forbidden, and goes on from a position all the same.",
 		setup: ServerSetup{Refuse: func(action, _, _ string) string { return map[string]string{"history": "forbidden"}[action] }},
 		run:   (*serverCheck).historyIsARight,
 	},
@@ -98,7 +98,7 @@ func (c *serverCheck) starts() {
 	for i, start := range []struct {
 		after string
 		from  int // the first event of five; 6: none
-	}{{"", 6}, {"latest", 6}, {"earliest", 1}, {"last=1", 5}, {"last=3", 3}, {"last=5", 1}, {"last=10000", 1}} {
+	}{{"", 6}, {"latest", 6}, {"earliest", 1}, {"last=1", 5}, {"last=3", 3}, {"last=5", 1}, {"last=10000", 1}, {"since=0", 1}, {"since=32503680000000", 6}} {
 		room := fmt.Sprint("room ", i)
 		all := c.publishMany(room, 1, 5)
 		c.begins(room, start.after, start.from, all[start.from-1:])
@@ -121,7 +121,7 @@ func (c *serverCheck) earliestStillHeld() {
 func (c *serverCheck) historyIsARight() {
 	begin := c.publish("room", "0")
 	want := c.publishMany("room", 1, 3)
-	for _, after := range []string{"earliest", "last=2"} {
+	for _, after := range []string{"earliest", "last=2", "since=0"} {
 		it, err := c.firstAbout("room", after)
 		if r, ok := refusalOf(err); !ok || r.Code != "forbidden" {
 			c.errorf("%s: without the right to history, %q was answered with %s, %v, not refused with forbidden", c.form.name, after, inWords(it), err)
@@ -139,7 +139,7 @@ func (c *serverCheck) unreadable() {
 	good := c.publish("room", "1")
 	for _, after := range []string{
 		"yesterday!", "two words", "\u00e9", good + "\n", "\n" + good, good + "\r\ndata: x", good + "\x00", good + ",", good + " " + good,
-		strings.Repeat("a", 65), good + strings.Repeat("0", 64), strings.Repeat(good, 100), "last=0", "last=10001", "last=-1", "last=", "last=x", "last=1.5", "last=1e9", "last= 1", "\"\"", "{}",
+		strings.Repeat("a", 65), good + strings.Repeat("0", 64), strings.Repeat(good, 100), "last=0", "last=10001", "last=-1", "last=", "last=x", "last=1.5", "last=1e9", "last= 1", "since=", "since=-1", "since=1.5", "since=2026-01-01", "since=99999999999999999999", "\"\"", "{}",
 	} {
 		it, err := c.firstAbout("room", after)
 		if r, ok := refusalOf(err); !ok || r.Code != "bad_position" {

@@ -157,7 +157,7 @@ func (r *reading) opening() string {
 }
 
 func isStart(after string) bool {
-	return after == "latest" || after == "earliest" || strings.HasPrefix(after, "last=")
+	return after == "latest" || after == "earliest" || strings.HasPrefix(after, "last=") || strings.HasPrefix(after, "since=")
 }
 
 // event takes the next thing, which has to be the event at a position, with

@@ -206,3 +206,41 @@ func checkPublish(t *testing.T, p *transport.Publish) {
 		}
 	}
 }
+
+// FuzzParseHistory: what is taken for a question can be asked of a log, and by
+// a frame as well.
+func FuzzParseHistory(f *testing.F) {
+	for _, seed := range []string{
+		"channel=a", "channel=a&channel=b", "channel=a&after=a1.1&until=a2.2&order=desc&limit=3", "channel=a&last=20&type=said&tag=x&tag=y&key=k",
+		"channel=a&since=0&before=253402300799999", "channel=a&since=-1", "channel=a&limit=99999999999999999999", "channel=%ff&key=%00", "channel=a&after=latest&last=0",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		values, _ := url.ParseQuery(text)
+		q, err := transport.ParseHistory(values)
+		if err != nil {
+			isRefusal(t, err)
+			return
+		}
+		if q.Range.Check() != nil || q.Events < 0 || q.Filter != nil && (q.Filter.Check() != nil || q.Filter.IsZero()) {
+			t.Errorf("%q was taken for %+v", text, q)
+		}
+	})
+}
+
+// FuzzAcceptsGzip: whoever says that it takes no gzip gets none.
+func FuzzAcceptsGzip(f *testing.F) {
+	for _, seed := range []string{"gzip", "gzip;q=0", "*", "*;q=0, gzip", "br;q=1.0, GZIP ; Q=0.001", "identity", ";q=", "gzip;q=x", "x-gzip", ",,"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		accepts := transport.AcceptsGzip(http.Header{"Accept-Encoding": {text}})
+		if accepts && !strings.Contains(strings.ToLower(text), "gzip") && !strings.Contains(text, "*") {
+			t.Errorf("%q takes no gzip", text)
+		}
+		if transport.AcceptsGzip(http.Header{"Accept-Encoding": {"gzip;q=0.0, " + text}}) {
+			t.Errorf("gzip was refused before %q", text)
+		}
+	})
+}

@@ -62,9 +62,20 @@ func TestFixturesOfTheClient(t *testing.T) {
 			Version: 1, Token: "a.k1.e30.c2ln", Line: 3, Channels: []transport.Subscription{paused},
 			Presence: []transport.Watch{{Channel: "room:42", Seen: "v1"}},
 		},
-		"hello, probe":          transport.Hello{Version: 1, Line: 4, Probe: true, Channels: []transport.Subscription{}, Presence: []transport.Watch{}},
-		"subscribe":             transport.Frame{Kind: transport.FrameSubscribe, Channels: []transport.Subscription{{Channel: "room:43", Start: eventlog.Start{Earliest: true}}}},
-		"unsubscribe":           transport.Frame{Kind: transport.FrameUnsubscribe, Names: []string{"room:43"}},
+		"hello, probe": transport.Hello{Version: 1, Line: 4, Probe: true, Channels: []transport.Subscription{}, Presence: []transport.Watch{}},
+		"subscribe":    transport.Frame{Kind: transport.FrameSubscribe, Channels: []transport.Subscription{{Channel: "room:43", Start: eventlog.Start{Earliest: true}}}},
+		"unsubscribe":  transport.Frame{Kind: transport.FrameUnsubscribe, Names: []string{"room:43"}},
+		"subscribe, with a filter": transport.Frame{Kind: transport.FrameSubscribe, Channels: []transport.Subscription{{
+			Channel: "room:44", Filter: &eventlog.Filter{Types: []string{"said"}, Tags: []string{"a", "b"}, Keys: []string{"k"}},
+		}}},
+		"history asked": transport.Frame{Kind: transport.FrameHistory, History: &transport.HistoryQuery{
+			ID: 6, Channel: "room:42", Events: 2, Filter: &eventlog.Filter{Types: []string{"said"}},
+			Range: eventlog.Range{Until: at(t, "a4.10000004"), Since: time.UnixMilli(1764482693000), Backwards: true},
+		}},
+		"history asked, by request": transport.Upstream{Version: 1, Frame: transport.Frame{Kind: transport.FrameHistory, History: &transport.HistoryQuery{
+			ID: 7, Channel: "room:42", Events: 3,
+			Range: eventlog.Range{After: at(t, "a1.10000001"), Before: time.UnixMilli(1764482693000), Backwards: true},
+		}}},
 		"pause":                 transport.Frame{Kind: transport.FramePause, Names: []string{"room:42"}},
 		"presence asked":        transport.Frame{Kind: transport.FrameWatch, Watches: []transport.Watch{{Channel: "room:42"}}},
 		"credentials":           transport.Frame{Kind: transport.FrameCredentials, Credentials: "eyJhbGciOiJub25lIn0.e30."},
@@ -85,7 +96,7 @@ func TestFixturesOfTheClient(t *testing.T) {
 		}}},
 	}
 	for _, f := range fixtures(t) {
-		if f.From != "client" {
+		if f.From != "client" && f.From != "another client" {
 			continue
 		}
 		var got any
@@ -153,7 +164,15 @@ func TestFixturesOfTheServer(t *testing.T) {
 		"answer":          answer(transport.Answer{ID: 3, Payload: transport.Payload{Data: []byte("3")}}),
 		"answer, binary":  answer(transport.Answer{ID: 4, Payload: transport.Payload{Kind: eventlog.Binary, Data: []byte("\x00\x01\x02")}}),
 		"answer, refused": answer(transport.Answer{ID: 5, Refused: transport.Refuse("failed", "the handler of this call failed")}),
-		"refresh":         {Kind: transport.FrameRefresh, Left: time.Minute},
+		"history, by frame": answer(transport.Answer{ID: 6, History: &transport.HistoryPage{
+			Run: &transport.Run{Channel: eventlog.Channel{Name: "room:42"}, Next: at(t, "a3.10000003"), Events: []eventlog.Event{
+				{At: at(t, "a4.10000004"), Time: time.UnixMilli(1764482693001), Message: eventlog.Message{Type: "said", Data: []byte("4"), Key: "k", Tags: []string{"a", "b"}}},
+				{At: at(t, "a3.10000003"), Time: time.UnixMilli(1764482693000), Message: eventlog.Message{Type: "said", Kind: eventlog.Binary, Data: []byte("\x00\x01\x02")}},
+			}},
+			Next: at(t, "a2.10000002"), First: at(t, "a2.10000002"), Head: at(t, "a4.10000004"), Done: true,
+			Lost: &eventlog.Lost{From: at(t, "a1.10000001"), To: at(t, "a2.10000002"), Reason: eventlog.Trimmed},
+		}}),
+		"refresh": {Kind: transport.FrameRefresh, Left: time.Minute},
 		"presence, snapshot": presence(transport.Presence{Version: "v1", Total: 2, Members: []transport.Member{
 			{ID: "s1", Subject: "ann", Info: json.RawMessage(`{"colour":"red"}`)}, {ID: "s2"},
 		}}),
@@ -171,7 +190,7 @@ func TestFixturesOfTheServer(t *testing.T) {
 	const later = "a frame of a later build"
 	seen := 0
 	for _, f := range fixtures(t) {
-		if f.From != "server" || f.Name == later {
+		if f.From != "server" && f.From != "server to another" || f.Name == later {
 			continue
 		}
 		seen++

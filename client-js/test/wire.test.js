@@ -79,6 +79,9 @@ test("what the client says has the shape of the fixtures", async () => {
   v.client.channel("room:43", { after: "earliest" }).subscribe(() => {}, { signal: undefined });
   await v.pass(0);
   same("subscribe", v.sent.at(-1));
+  v.client.channel("room:44", { filter: { types: ["said"], tags: ["a", "b"], keys: ["k"] } }).subscribe(() => {});
+  await v.pass(0);
+  same("subscribe, with a filter", v.sent.at(-1));
   await v.say(fixture("opening"));
   await v.say(fixture("event, JSON"));
   await v.say(fixture("event, text"));

@@ -87,6 +87,22 @@ func (l *laggingLog) Read(ctx context.Context, ch eventlog.Channel, after eventl
 	return page, nil
 }
 
+// Range implements [eventlog.History].
+func (l *laggingLog) Range(ctx context.Context, ch eventlog.Channel, r eventlog.Range, limit eventlog.Limit) (eventlog.RangePage, error) {
+	head, lags := l.head(ch)
+	if lags && max(r.After.Offset, r.Until.Offset) > head.Offset {
+		return eventlog.RangePage{}, fmt.Errorf("%w: this node has not seen all of %+v yet", eventlog.ErrUnavailable, r)
+	}
+	if lags && r.Until.IsZero() {
+		r.Until = head
+	}
+	page, err := rangeOf(ctx, l.Log, ch, r, limit)
+	if lags {
+		page.Head = head
+	}
+	return page, err
+}
+
 func (l *laggingLog) Watch(ch eventlog.Channel, wake func()) (stop func()) {
 	l.mu.Lock()
 	l.wakes[&wake] = ch

@@ -43,7 +43,7 @@ func (v Variant) Start(t *testing.T, s conformance.ServerSetup) *conformance.Tes
 		MaxProducersPerChannel: s.MaxProducers,
 	})
 	if v.Log != nil {
-		log = v.Log(log)
+		log = withHistory(v.Log(log), log)
 	}
 	outage := &failingLog{Log: log}
 	h := &house{t: t, variant: v, setup: s, log: outage, outage: outage, store: session.NewMemory(session.MemoryOptions{})}
@@ -74,7 +74,7 @@ func (h *house) node() *conformance.Testee {
 	view := newLaggingLog(h.log)
 	o.Log = view
 	if h.variant.Node != nil {
-		o.Log = h.variant.Node(view, h.nodes)
+		o.Log = withHistory(h.variant.Node(view, h.nodes), view)
 	}
 	h.nodes++
 	if h.variant.Options != nil {
@@ -182,6 +182,23 @@ func (h *house) answer(ctx context.Context, r server.Request) (server.Payload, e
 	return server.Payload{Kind: r.Kind, Data: answer}, refusal(code)
 }
 
+// withHistory gives a log that was changed the history of what it was made of,
+// unless it has one of its own.
+func withHistory(changed, inner eventlog.Log) eventlog.Log {
+	if _, ok := changed.(eventlog.History); ok || changed == nil {
+		return changed // nil: the server makes one of its own
+	}
+	return struct {
+		eventlog.Log
+		eventlog.History
+	}{changed, inner.(eventlog.History)} //nolint:forcetypeassert // all of these are
+}
+
+// rangeOf asks the log that another stands before.
+func rangeOf(ctx context.Context, l eventlog.Log, ch eventlog.Channel, r eventlog.Range, limit eventlog.Limit) (eventlog.RangePage, error) {
+	return l.(eventlog.History).Range(ctx, ch, r, limit) //nolint:forcetypeassert // all of these are
+}
+
 // failingLog is a log that doesn't answer for a while. Every second append is
 // done all the same.
 type failingLog struct {
@@ -207,6 +224,14 @@ func (l *failingLog) Read(ctx context.Context, ch eventlog.Channel, after eventl
 		return eventlog.Page{}, eventlog.ErrUnavailable
 	}
 	return l.Log.Read(ctx, ch, after, limit)
+}
+
+// Range implements [eventlog.History].
+func (l *failingLog) Range(ctx context.Context, ch eventlog.Channel, r eventlog.Range, limit eventlog.Limit) (eventlog.RangePage, error) {
+	if l.down.Load() {
+		return eventlog.RangePage{}, eventlog.ErrUnavailable
+	}
+	return rangeOf(ctx, l.Log, ch, r, limit)
 }
 
 func (l *failingLog) Seek(ctx context.Context, ch eventlog.Channel, s eventlog.Start) (eventlog.Position, error) {

@@ -64,6 +64,12 @@ type (
 		Data     json.RawMessage
 		Encoding string
 		Error    *Reason
+
+		// Of history.
+		Events            []json.RawMessage
+		Next, First, Head string
+		Done              bool
+		Gap               *Gap
 	}
 )
 

@@ -95,6 +95,7 @@ type Channel struct {
 	Channel string `json:"channel"`
 	After   string `json:"after,omitempty"`
 	Paused  bool   `json:"paused,omitempty"`
+	Filter  any    `json:"filter,omitempty"`
 }
 
 // Frame returns the hello as it crosses the wire.
