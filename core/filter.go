@@ -30,8 +30,11 @@ func newFilter(f *eventlog.Filter) *filter {
 func filterText(f *eventlog.Filter) string {
 	var text strings.Builder
 	for _, words := range [][]string{f.Types, f.Tags, f.Keys} {
-		text.WriteString(strings.Join(slices.Sorted(slices.Values(words)), "\x00"))
-		text.WriteByte('\x01')
+		for _, word := range slices.Sorted(slices.Values(words)) {
+			text.WriteString(word)
+			text.WriteByte(0)
+		}
+		text.WriteByte(1)
 	}
 	return text.String()
 }
