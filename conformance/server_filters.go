@@ -121,7 +121,7 @@ func (r *reading) wanted(data ...string) (last string) {
 }
 
 // aMix publishes what choices are made from: of each message its number.
-func (c *serverCheck) aMix(channel string, first int) (last string) {
+func (c *serverCheck) aMix(channel string, first int) {
 	for i, m := range []eventlog.Message{
 		{Type: "said", Key: "k", Tags: []string{"x", "y"}},
 		{},
@@ -130,9 +130,8 @@ func (c *serverCheck) aMix(channel string, first int) (last string) {
 		{Type: "message", Key: "k"},
 	} {
 		m.Data = fmt.Append(nil, first+i)
-		last = c.publishMessage(channel, m)
+		c.publishMessage(channel, m)
 	}
-	return last
 }
 
 // choices are filters, and which of a mix they let through.

@@ -75,3 +75,31 @@ func ExampleLost() {
 	// event 4: 4
 	// event 5: 5
 }
+
+// The last events, the newest first, and what came before: page by page.
+func ExampleEvents() {
+	ctx := context.Background()
+	log := eventlog.NewMemory(eventlog.MemoryOptions{})
+	defer log.Close()
+
+	room := eventlog.Channel{Name: "room:42"}
+	for i := range 10 {
+		m := eventlog.Message{Data: fmt.Append(nil, i)}
+		if i%2 == 0 {
+			m.Tags = []string{"even"}
+		}
+		_, _, _ = log.Append(ctx, room, eventlog.Batch{Messages: []eventlog.Message{m}})
+	}
+	even := eventlog.Filter{Tags: []string{"even"}}
+	for e, err := range eventlog.Events(ctx, log, room, eventlog.Range{Backwards: true}, eventlog.Limit{Events: 3, Filter: even}) {
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Println(e.At.Offset, string(e.Data))
+	}
+	// Output:
+	// 9 8
+	// 7 6
+	// 5 4
+}
