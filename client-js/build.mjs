@@ -25,7 +25,7 @@ const common = { absWorkingDir: here, bundle: true, target: "es2021", logLevel: 
 // Names that never leave a bundle: not the application's, the page's, the wire's, or those of the door between bundles (`Internal`
 // in types.ts). Shortened in the served files.
 const internal = `
-  misses flaps since died demoted started trusted proved opened until greeted told carrier adopt awaited moment deadline renew feed last
+  misses flaps flapped sentAt died demoted started trusted proved opened lapses greeted told carrier adopt awaited moment deadline renew feed last
   sinks full resting gift used wanted presented attempt wire leave take drained waiting unheard guard report changed
   here untold busy handled frame jobs part past hearers over via view fulfil refuse beat suspected sleep wake heard remember tick allow network start
 `.trim().split(/\s+/);

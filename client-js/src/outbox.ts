@@ -23,7 +23,7 @@ interface Parcel {
   readonly frame: { seq: number; channel: string; messages: Payload[]; repeat?: boolean };
   readonly jobs: Job[];
   /** When it was first sent so that it may have been tried, by the clock on the wall and by one that nobody sets. */
-  since: readonly number[];
+  sentAt: readonly number[];
 }
 
 export interface Outbox {
@@ -52,8 +52,8 @@ export function outbox(env: Env, timing: Timing, session: Session, most: number,
     for (;;) {
       const now = [env.now(), env.steady()];
       for (const parcel of batch) {
-        if (!parcel.frame.repeat) parcel.since = now;
-        if (now.some((time, clock) => time - parcel.since[clock]! > session.remembered * 0.9)) settle(parcel, never("unknown", "no answer"));
+        if (!parcel.frame.repeat) parcel.sentAt = now;
+        if (now.some((time, clock) => time - parcel.sentAt[clock]! > session.remembered * 0.9)) settle(parcel, never("unknown", "no answer"));
       }
       if (!batch.length) pack(now);
       if (closed || !batch.length) break;
@@ -87,7 +87,7 @@ export function outbox(env: Env, timing: Timing, session: Session, most: number,
         last.jobs.push(job);
       } else {
         if (batch.length > 63 || batch.some(({ frame }) => frame.channel === channel)) break;
-        batch.push({ frame: { seq: ++number, channel, messages: [message] }, jobs: [job], since: now });
+        batch.push({ frame: { seq: ++number, channel, messages: [message] }, jobs: [job], sentAt: now });
       }
       queue.shift();
     }

@@ -22,7 +22,7 @@ export interface Line {
   proved?: number;
   beat: number;
   /** Dead if nothing happens until then. */
-  until: number;
+  lapses: number;
 }
 
 /** What we know of a carrier on this network. */
@@ -32,7 +32,7 @@ export interface Health {
   /** Lines in a row that proved themselves and died at once. */
   flaps: number;
   /** When the first of those began, and when the last one died. */
-  since: number;
+  flapped: number;
   died: number;
   /** When it last proved itself. */
   proved: number;
@@ -50,7 +50,7 @@ export interface Port {
 const MANY = 3;
 /** Best first. */
 export const ALL: readonly Transport[] = ["websocket", "sse", "poll"];
-const well = (): Health => ({ misses: 0, flaps: 0, since: 0, died: 0, proved: -Infinity, demoted: false });
+const well = (): Health => ({ misses: 0, flaps: 0, flapped: 0, died: 0, proved: -Infinity, demoted: false });
 
 /** It proved itself, or goes on from one that did. */
 const works = (line?: Line): boolean => !!(line && (line.proved || line.trusted));
@@ -159,7 +159,7 @@ export function policy(order: readonly Transport[], t: Timing, port: Port): Poli
       return works(feed) ? { name: "online", transport: feed!.via } : { name: "connecting" };
     },
     deadline() {
-      const due = lines().map((line) => line.until);
+      const due = lines().map((line) => line.lapses);
       if (phase === "waiting") due.push(retryAt);
       if (racing && queue.length) due.push(joinAt);
       if (mayRise()) due.push(upAt);
@@ -206,7 +206,7 @@ export function policy(order: readonly Transport[], t: Timing, port: Port): Poli
 
   function open(via: Transport, o: { probe?: boolean; over?: number; trusted?: boolean; started?: number } = {}): Line {
     const started = o.started ?? now;
-    const line: Line = { id: ++last, via, started, trusted: !!o.trusted, beat: 0, until: started + t.connect };
+    const line: Line = { id: ++last, via, started, trusted: !!o.trusted, beat: 0, lapses: started + t.connect };
     port.open(line.id, via, !!o.probe, o.over);
     return line;
   }
@@ -261,7 +261,7 @@ export function policy(order: readonly Transport[], t: Timing, port: Port): Poli
     if (line.opened) return;
     line.opened = now;
     line.beat = heartbeat;
-    line.until = now + t.connect / 2;
+    line.lapses = now + t.connect / 2;
     trip = now - line.started;
     if (line.via === "poll") prove(line); // an answer came, whole: that is all a poll can do
   }
@@ -269,13 +269,13 @@ export function policy(order: readonly Transport[], t: Timing, port: Port): Poli
   function heard(line: Line): void {
     if (!line.opened) return;
     if (line === feed) suspect = false;
-    if (line.proved) line.until = now + 2 * line.beat;
+    if (line.proved) line.lapses = now + 2 * line.beat;
     else if (now - line.opened >= t.proof) return prove(line);
   }
 
   function prove(line: Line): void {
     line.proved = now;
-    line.until = now + 2 * line.beat;
+    line.lapses = now + 2 * line.beat;
     const it = health[line.via];
     it.misses = 0;
     it.proved = now;
@@ -370,9 +370,9 @@ export function policy(order: readonly Transport[], t: Timing, port: Port): Poli
     if (!works(line)) {
       it.misses++;
     } else if (!settled(line)) {
-      if (!it.flaps++) it.since = line.started;
+      if (!it.flaps++) it.flapped = line.started;
       it.died = now;
-      const other = order.some((name) => health[name].flaps < MANY && health[name].proved >= it.since);
+      const other = order.some((name) => health[name].flaps < MANY && health[name].proved >= it.flapped);
       if (it.flaps >= MANY && other) {
         demote(line.via, true);
         race = true;
@@ -409,7 +409,7 @@ export function policy(order: readonly Transport[], t: Timing, port: Port): Poli
     if (phase === "waiting" && now >= retryAt) return begin();
     for (const { id } of lines()) {
       at(id, (line) => {
-        if (now >= line.until) lost(line, broken(!line.proved ? "no proof" : "silent"));
+        if (now >= line.lapses) lost(line, broken(!line.proved ? "no proof" : "silent"));
       });
     }
     if (racing && queue.length && now >= joinAt) join();
@@ -454,7 +454,7 @@ export function policy(order: readonly Transport[], t: Timing, port: Port): Poli
     race = true;
     step = 0;
     if (phase === "waiting" && !ordered) retryAt = Math.min(retryAt, soon);
-    if (feed && suspect) feed.until = Math.min(feed.until, soon);
+    if (feed && suspect) feed.lapses = Math.min(feed.lapses, soon);
     suspect = false;
     plan();
   }

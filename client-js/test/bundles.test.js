@@ -37,6 +37,20 @@ async function round({ bearer, connect, call, presence, ThroughlineError }) {
   assert.deepEqual(here.members, [ann]);
   assert.deepEqual(got, [0, 1, 2, 3, 4, 5, 6, 7, 8]);
   assert.deepEqual([world.breaches, world.warnings], [[], []]);
+  const past = [];
+  const reading = (async () => {
+    const bounds = { after: "1.1", until: "1.8", since: 0, before: new Date(2 ** 40), filter: { types: ["message"] }, page: 4, onGap: () => {} };
+    for await (const event of room.history({ ...bounds, backwards: true, limit: 6 })) past.push(event);
+  })();
+  let read = false;
+  reading.finally(() => (read = true));
+  while (!read) {
+    await world.clock.pass(10);
+    await new Promise((done) => setImmediate(done)); // the module is loaded in real time
+  }
+  await reading;
+  assert.deepEqual(past.map(({ data, position, type, tags }) => [data, position, type, tags.length]), [7, 6, 5, 4, 3, 2].map((n) => [n, `1.${n + 1}`, "message", 0]));
+  assert.deepEqual(world.asks.map((query) => [...query.keys()].sort().join()), Array(2).fill("after,before,channel,limit,order,since,type,until"));
   world.append("gift", 1);
   const gift = [];
   client.channel("gift", { after: "earliest" }).subscribe(({ data }) => gift.push(data));

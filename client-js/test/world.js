@@ -56,6 +56,8 @@ export class World {
   /** Connections under way, to be cut. */
   connections = new Set();
   requests = [];
+  /** The questions for history. */
+  asks = [];
   /** What the network does to each carrier: "ok", "refuse", "hang", "buffer". */
   network = { websocket: "ok", sse: "ok", poll: "ok", up: "ok" };
   heartbeat = 25_000;
@@ -152,6 +154,7 @@ export class World {
 
   /** A page of §12. */
   history(query) {
+    this.asks.push(query);
     const name = query.get("channel");
     if (name === "secret") return error(403, { code: "forbidden", class: "never", message: "no" });
     const log = this.channel(name);
