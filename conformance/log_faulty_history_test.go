@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"testing"
 	"time"
 
 	"github.com/throughline/throughline/eventlog"
@@ -148,4 +149,15 @@ var historyFaults = []logFault{
 			p.First.Mark ^= 1
 		}
 	})},
+}
+
+// TestHistoryIsOptional: its clauses are not for a log that is none, and others
+// are.
+func TestHistoryIsOptional(t *testing.T) {
+	plain := func(t *testing.T, s LogSetup) eventlog.Log { return struct{ eventlog.Log }{openMemory(t, s)} }
+	for _, c := range logClauses {
+		if failures, notFor := c.try(t, plain); len(failures) > 0 || (notFor != "") != (c.group == "history") {
+			t.Errorf("%s: n/a %q, failures %q", c.id, notFor, failures)
+		}
+	}
 }

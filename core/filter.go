@@ -1,6 +1,7 @@
 package core
 
 import (
+	"math/bits"
 	"slices"
 	"strings"
 	"time"
@@ -51,12 +52,17 @@ func (s *share) add(after eventlog.Position, run *transport.Run) {
 	s.passed += uint64(len(run.Events))
 }
 
-// of returns the part of n that is likely to pass.
+// of returns the part of n that is likely to pass, or up to twice that: shares are
+// a half, a quarter and so on, as one that changed with each event would make
+// a reader seem to come closer who stays where it is.
 func (s *share) of(n uint64) uint64 {
-	if s.read == 0 || s.passed >= s.read {
+	switch {
+	case s.read == 0:
 		return n
+	case s.passed == 0:
+		return 0
 	}
-	return uint64(float64(n) * float64(s.passed) / float64(s.read))
+	return n >> (bits.Len64(s.read/s.passed) - 1)
 }
 
 // tellMoves appends the positions that moved without an event: where the client
@@ -68,6 +74,9 @@ func (s *share) of(n uint64) uint64 {
 func (l *line) tellMoves(items []transport.Item, beats bool) []transport.Item {
 	for _, s := range l.subs {
 		if s.moved == nil {
+			if s.told.IsZero() {
+				s.told = l.lastSent // it is told where it is
+			}
 			continue
 		}
 		if l.eachMove && s.filter.selects() {

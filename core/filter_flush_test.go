@@ -10,21 +10,19 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/throughline/throughline/breaker"
 	"github.com/throughline/throughline/eventlog"
 	"github.com/throughline/throughline/session"
 	"github.com/throughline/throughline/transport"
 )
 
-// A notingConn notes what it is sent, in words, and takes its time.
+// A notingConn notes what it is sent, in words.
 type notingConn struct {
-	takes time.Duration
-
 	mu    sync.Mutex
 	sends []string // guarded by mu
 }
 
 func (c *notingConn) Send(items []transport.Item, _ time.Time) (bool, error) {
-	time.Sleep(c.takes)
 	var words []string
 	for _, item := range items {
 		switch {
@@ -34,8 +32,6 @@ func (c *notingConn) Send(items []transport.Item, _ time.Time) (bool, error) {
 			words = append(words, fmt.Sprint("opening at ", item.Frame.At.Offset))
 		case item.Frame.Kind == transport.FrameGap:
 			words = append(words, fmt.Sprintf("gap from %d to %d", item.Frame.Lost.From.Offset, item.Frame.Lost.To.Offset))
-		case item.Frame.Kind == transport.FrameClose:
-			words = append(words, item.Frame.Reason.Code)
 		case item.Frame.Kind == transport.FrameBeat:
 			words = append(words, "beat")
 		}
@@ -133,13 +129,13 @@ func TestGapBeginsWhereTheClientIs(t *testing.T) {
 // costs nothing.
 func TestMovesAreToldNowAndThen(t *testing.T) {
 	for each, want := range map[bool]string{
-		false: "opening at 1, 0 events to 3 | 0 events to 5, beat | 1 events to 7",
-		true:  "opening at 1 | opening at 4 | opening at 5 | beat | opening at 6 | 1 events to 7",
+		false: "opening at 0, 0 events to 3 | beat, 0 events to 5 | 1 events to 7",
+		true:  "opening at 0, opening at 3 | opening at 4 | opening at 5 | beat | opening at 6 | 1 events to 7",
 	} {
 		inEngine(t, asItIs, eventlog.Retention{}, Options{Heartbeat: 10 * time.Second}, func(e *Engine, log eventlog.Log) {
-			appendTo(t, log, "wanted", "x", "x")
+			appendTo(t, log, "x", "x", "x")
 			conn := &notingConn{}
-			attach(t, e, conn, eventlog.Start{Since: time.Now().Add(time.Hour)}, each)
+			attach(t, e, conn, eventlog.Start{Earliest: true}, each)
 			for range 2 {
 				time.Sleep(2 * time.Second)
 				appendTo(t, log, "x")
@@ -156,25 +152,18 @@ func TestMovesAreToldNowAndThen(t *testing.T) {
 	}
 }
 
-// TestWhatIsLeftOutIsNoLag: a client that needs its time for one event of
-// a hundred keeps up, though the log runs ahead by hundreds meanwhile.
+// TestWhatIsLeftOutIsNoLag: a reader is behind by what is likely to come to it,
+// and not by what lies between.
 func TestWhatIsLeftOutIsNoLag(t *testing.T) {
-	for _, few := range []bool{true, false} {
-		inEngine(t, asItIs, eventlog.Retention{}, Options{MaxLag: 20, LagWindow: 10 * time.Second}, func(e *Engine, log eventlog.Log) {
-			conn := &notingConn{takes: 5 * time.Second}
-			attach(t, e, conn, eventlog.Start{}, false)
-			for n := range 6000 {
-				time.Sleep(10 * time.Millisecond)
-				kind := "x"
-				if n%100 == 0 || !few && n%2 == 0 {
-					kind = "wanted"
-				}
-				appendTo(t, log, kind)
-			}
-			time.Sleep(10 * time.Second)
-			if evicted := strings.Contains(conn.said(), transport.CodeSlowConsumer); evicted == few {
-				t.Errorf("few %v: evicted %v, after %.2000s", few, evicted, conn.said())
-			}
-		})
+	one := &eventlog.Filter{Types: []string{"wanted"}}
+	for want, f := range map[breaker.Distance]*filter{
+		{Events: 1000, Bytes: 64_000}: everything,
+		{Events: 15, Bytes: 1000}:     newFilter(one),
+	} {
+		s := &subscription{filter: f, topic: &topic{}, cursor: eventlog.Position{Offset: 100}, behind: 64_000, passed: share{read: 1000, passed: 10}}
+		s.topic.head.Store(1100)
+		if got := s.distance(time.Now()); got != want {
+			t.Errorf("with the filter %+v: %+v, not %+v", f.Filter, got, want)
+		}
 	}
 }

@@ -46,8 +46,12 @@ func TestShare(t *testing.T) {
 	at := func(n uint64) eventlog.Position { return eventlog.Position{Offset: n} }
 	s.add(at(0), &transport.Run{Next: at(90)})
 	s.add(at(90), &transport.Run{Next: at(100), Events: make([]eventlog.Event, 10)})
-	if got := s.of(1000); got != 100 {
-		t.Errorf("of 1000 events %d pass a filter that lets one of ten through", got)
+	if got := s.of(1000); got != 125 {
+		t.Errorf("of 1000 events %d are expected to pass a filter that lets one of ten through, not an eighth", got)
+	}
+	s = share{read: 100}
+	if got := s.of(1000); got != 0 {
+		t.Errorf("of 1000 events %d are expected to pass a filter that let none through", got)
 	}
 }
 
