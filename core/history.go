@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/throughline/throughline/eventlog"
@@ -29,16 +28,7 @@ func (e *Engine) pastFor(ctx context.Context, peer transport.Peer, who Client, q
 	defer cancel()
 	defer context.AfterFunc(e.ctx, cancel)()
 	ch := eventlog.Channel{Namespace: peer.Namespace, Name: q.Channel}
-	if err := ch.Check(); err != nil {
-		return nil, transport.Refuse(transport.CodeBadChannel, "%v", err)
-	}
-	if err := e.o.Admit(peer, EffortResume, 1); err != nil {
-		return nil, e.refusal(err)
-	}
-	if err := e.Authorize(ctx, peer, History, ch); err != nil {
-		return nil, e.refusal(err)
-	}
-	from, err := e.grantOf(ctx, peer, who, ch)
+	from, err := e.mayLookBack(ctx, peer, who, ch)
 	if err != nil {
 		return nil, e.refusal(err)
 	}
@@ -61,6 +51,21 @@ func (e *Engine) pastFor(ctx context.Context, peer transport.Peer, who Client, q
 		e.o.Observer.Gap(Source{Namespace: peer.Namespace, Transport: peer.Transport}, page.Lost.Reason)
 	}
 	return page, nil
+}
+
+// mayLookBack returns from when on a client may read a channel's history, if it
+// may, and as often as that.
+func (e *Engine) mayLookBack(ctx context.Context, peer transport.Peer, who Client, ch eventlog.Channel) (from time.Time, err error) {
+	if err := ch.Check(); err != nil {
+		return from, transport.Refuse(transport.CodeBadChannel, "%v", err)
+	}
+	if err := e.o.Admit(peer, EffortResume, 1); err != nil {
+		return from, err
+	}
+	if err := e.Authorize(ctx, peer, History, ch); err != nil {
+		return from, err
+	}
+	return e.grantOf(ctx, peer, who, ch)
 }
 
 // grantOf asks from when on a client may read a channel.
@@ -103,15 +108,12 @@ func (p *past) read(ctx context.Context) (*transport.HistoryPage, error) {
 	if err != nil {
 		return nil, err
 	}
-	if lost == nil || withheld != nil && withheld.To.Offset > lost.To.Offset {
-		lost = withheld
-	}
+	lost = joined(lost, withheld)
+	bad := showable(&page, r.Backwards)
 	if r.Backwards && !page.Done {
 		lost = nil // it lies at the end
 	}
-	if bad := showable(&page, r.Backwards); bad != nil {
-		lost = bad
-	}
+	lost = joined(lost, bad)
 	run := p.engine.answers.share(p.channel, p.filter, &page, p.engine.o.Policy(p.channel).Secret)
 	return &transport.HistoryPage{
 		Run: run, Next: page.Next, First: page.First, Head: page.Head, Done: page.Done, Lost: lost,
@@ -119,23 +121,35 @@ func (p *past) read(ctx context.Context) (*transport.HistoryPage, error) {
 	}, nil
 }
 
-// showable ends a page before an event that can't be shown. One that is the first
-// becomes a gap of one.
-func showable(page *eventlog.RangePage, backwards bool) (lost *eventlog.Lost) {
-	bad := func(e eventlog.Event) bool { return e.Check(0) != nil }
-	if len(page.Events) > 0 && bad(page.Events[0]) {
-		e := &page.Events[0]
-		lost = &eventlog.Lost{From: e.Before(), To: e.At, Reason: eventlog.Unencodable}
-		page.Events = page.Events[1:]
+// joined is one gap in place of two, of which the later ends farther on.
+func joined(gap, later *eventlog.Lost) *eventlog.Lost {
+	switch {
+	case gap == nil:
+		return later
+	case later == nil || later.To.Offset <= gap.To.Offset:
+		return gap
 	}
-	if i := slices.IndexFunc(page.Events, bad); i >= 0 {
-		page.Next, page.Done = page.Events[i].Before(), false
-		if backwards {
-			page.Next = page.Events[i].At
-		}
-		page.Events = page.Events[:i]
+	return &eventlog.Lost{From: gap.From, To: later.To, Reason: later.Reason}
+}
+
+// showable ends a page before an event that can't be shown. If that is the first,
+// the page is a gap of one, and nothing else.
+func showable(page *eventlog.RangePage, backwards bool) (bad *eventlog.Lost) {
+	i := slices.IndexFunc(page.Events, func(e eventlog.Event) bool { return e.Check(0) != nil })
+	if i < 0 {
+		return nil
 	}
-	return lost
+	e := page.Events[i]
+	page.Events, page.Done = page.Events[:i], false
+	if i == 0 {
+		bad = &eventlog.Lost{From: e.Before(), To: e.At, Reason: eventlog.Unencodable}
+	}
+	if backwards == (i == 0) {
+		page.Next = e.Before()
+	} else {
+		page.Next = e.At
+	}
+	return bad
 }
 
 // fixed reports whether a page is the same whenever it is asked for: what comes
@@ -154,33 +168,26 @@ func (p *past) clip(ctx context.Context, r *eventlog.Range) (withheld *eventlog.
 	if p.from.IsZero() || !r.Since.IsZero() && !p.from.After(r.Since) {
 		return nil, nil //nolint:nilnil // nothing is withheld
 	}
-	ctx, cancel := context.WithTimeout(ctx, p.engine.o.ReadTimeout)
-	defer cancel()
-	to, err := p.engine.seekLog(ctx, p.channel, eventlog.Start{Since: p.from})
-	if err != nil {
-		return nil, err
-	}
-	first := r.After
-	if first.IsZero() {
-		if first, err = p.engine.seekLog(ctx, p.channel, eventlog.Start{Earliest: true}); err != nil {
-			return nil, err
-		}
-	}
+	asked := eventlog.Start{Earliest: true}
 	if !r.Since.IsZero() {
-		since, err := p.engine.seekLog(ctx, p.channel, eventlog.Start{Since: r.Since})
-		if err != nil {
-			return nil, err
-		}
-		if since.Offset > first.Offset {
-			first = since
-		}
-	}
-	if first.Offset >= to.Offset {
-		return nil, nil //nolint:nilnil // nothing is withheld
+		asked = eventlog.Start{Since: r.Since}
 	}
 	r.Since = p.from
 	if !r.Before.IsZero() && r.Before.Before(r.Since) {
 		r.Before = r.Since // nothing is left
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.engine.o.ReadTimeout)
+	defer cancel()
+	first, err := p.engine.seekLog(ctx, p.channel, asked)
+	if err != nil {
+		return nil, err
+	}
+	if r.After.Offset > first.Offset {
+		first = r.After
+	}
+	to, err := p.engine.seekLog(ctx, p.channel, eventlog.Start{Since: p.from})
+	if err != nil || first.Offset >= to.Offset {
+		return nil, err
 	}
 	return &eventlog.Lost{From: first, To: to, Reason: eventlog.Withheld}, nil
 }
@@ -193,99 +200,4 @@ func (p *past) ask(ctx context.Context, r eventlog.Range) (eventlog.RangePage, e
 	page, err := p.engine.o.History.Range(ctx, p.channel, r, p.limit)
 	p.engine.askedLog("range", p.channel, began, err)
 	return page, err
-}
-
-// answers remembers for a moment what was read of the past, so that who asks for
-// the same gets the same bytes.
-type answers struct {
-	mu   sync.Mutex
-	kept []*answered // guarded by mu: the newest first
-}
-
-// keptAnswers is how many are remembered, for batchAge.
-const keptAnswers = 16
-
-// An answered says what makes the events of a page what they are.
-type answered struct {
-	channel     eventlog.Channel
-	filter      string
-	first, last eventlog.Position
-	n           int
-	made        time.Time
-	run         *transport.Run
-}
-
-// share returns the events of a page as those have got them who asked before.
-// Between two positions that are exact, one filter always leaves the same.
-func (a *answers) share(ch eventlog.Channel, f *filter, page *eventlog.RangePage, secret bool) *transport.Run {
-	run := &transport.Run{Channel: ch, Events: page.Events, Next: page.Next, Secret: secret}
-	n := len(page.Events)
-	if n == 0 {
-		return run
-	}
-	run.Next = page.Events[n-1].At
-	now := time.Now()
-	this := &answered{channel: ch, filter: f.text, first: page.Events[0].At, last: run.Next, n: n, made: now, run: run}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.kept = slices.DeleteFunc(a.kept, func(b *answered) bool { return now.Sub(b.made) >= batchAge })
-	for _, b := range a.kept {
-		if b.channel == ch && b.filter == this.filter && b.first == this.first && b.last == this.last && b.n == n && b.run.Secret == secret {
-			return b.run
-		}
-	}
-	a.kept = slices.Insert(a.kept, 0, this)
-	a.kept = a.kept[:min(len(a.kept), keptAnswers)]
-	return run
-}
-
-// forget drops what can be read again.
-func (a *answers) forget() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.kept = nil
-}
-
-// startHistory has a question for history of a client's answered, on a goroutine
-// of its own. It counts as one of the client's calls until release, so that
-// pages which nobody takes don't pile up.
-func (e *Engine) startHistory(ctx context.Context, peer transport.Peer, who Client, q *transport.HistoryQuery, answer func(f *transport.Frame, release func())) {
-	name := caller(&who)
-	reply := func(page *transport.HistoryPage, err error, release func()) {
-		a := &transport.Answer{ID: q.ID, History: page}
-		if err != nil {
-			e.Refused(&who, "history", q.Channel, err)
-			a.Refused = e.refusal(err)
-		}
-		answer(&transport.Frame{Kind: transport.FrameAnswer, Answer: a}, release)
-	}
-	if !e.calls.take(name, e.o.MaxCalls) {
-		reply(nil, transport.RefuseFor(e.soon(), transport.CodeBusy, "%d calls of this client are in work (Options.MaxCalls)", e.o.MaxCalls), func() {})
-		return
-	}
-	release := sync.OnceFunc(func() { e.calls.give(name) })
-	began := e.spawn(func() {
-		page, err := e.pastFor(ctx, peer, who, q, min(e.o.HistoryBytes, e.o.PageBytes), nil)
-		reply(page, err, release)
-	})
-	if !began {
-		reply(nil, e.shutdown(), release)
-	}
-}
-
-// past has a question for history answered that came over the line.
-func (l *line) past(q *transport.HistoryQuery) {
-	l.engine.startHistory(l.ctx, l.who(), l.speaker(), q, func(f *transport.Frame, release func()) {
-		l.mu.Lock()
-		over := l.finished
-		if !over {
-			l.inbox = append(l.inbox, command{frame: f, taken: release})
-		}
-		l.mu.Unlock()
-		if over {
-			release() // nobody takes it
-			return
-		}
-		l.ask()
-	})
 }

@@ -45,6 +45,9 @@ func (s *Server) history(r *http.Request, peer transport.Peer) (func(http.Respon
 	if err != nil {
 		return nil, err
 	}
+	if err := s.memory.admit(&transport.Hello{}); err != nil { // it can wait, as those can who are new
+		return nil, err
+	}
 	tag := ""
 	current := func(from time.Time) bool {
 		tag = historyTag(r, peer.Namespace, from)

@@ -217,3 +217,23 @@ func TestNoHistory(t *testing.T) {
 		}
 	})
 }
+
+// TestHistoryIsRated: a page counts as a connection that goes on somewhere, once
+// for its address and once for its subject.
+func TestHistoryIsRated(t *testing.T) {
+	slow := server.Rate{PerSecond: 0.001, Burst: 3}
+	for name, o := range map[string]server.Options{
+		"address": {AddressRates: server.Rates{Resumes: slow}},
+		"subject": {IdentityRates: server.Rates{Resumes: slow}},
+	} {
+		o.Authorize = allow
+		o.Authenticate = func(*http.Request) (server.Identity, error) { return server.Identity{Subject: "ann"}, nil }
+		inBubble(t, o, func(w *world) {
+			got := ""
+			for range 4 {
+				got += fmt.Sprint(w.do("GET", "/history?channel=r", "").StatusCode, " ")
+			}
+			expect(t, name, got, "200 200 200 429 ")
+		})
+	}
+}
