@@ -85,6 +85,7 @@ func (l *line) obey(c command, items []transport.Item) []transport.Item {
 // turn.
 func (l *line) read(items []transport.Item) []transport.Item {
 	budget := l.engine.o.PageBytes
+	l.sendBegan = l.volume
 	for i := range l.subs {
 		s := l.subs[(l.first+i)%len(l.subs)]
 		if budget <= 0 {
@@ -107,9 +108,7 @@ func (s *subscription) read(items []transport.Item, budget int) ([]transport.Ite
 	for begun := false; budget > 0 && !s.line.over.Load(); begun = begun || s.moved == nil {
 		s.dirty.Store(false)
 		b := s.next(&budget)
-		if b != nil && b.err == nil {
-			s.answered()
-		}
+		excused := b != nil && b.err == nil && s.answered()
 		switch {
 		case b == nil:
 			s.dirty.Store(true) // it waits for room
@@ -128,7 +127,10 @@ func (s *subscription) read(items []transport.Item, budget int) ([]transport.Ite
 		case b.run == nil:
 			s.more = false
 			return items, budget
-		case s.topic.policy.Slow == SkipToLatest && s.tooFar(b):
+		case b.size > budget && s.line.hasSome():
+			s.dirty.Store(true) // the next Send begins with it
+			return items, 0
+		case s.topic.policy.Slow == SkipToLatest && !excused && s.tooFar(b):
 			return s.skip(items, begun), 0
 		}
 		if len(b.run.Events) > 0 {
@@ -147,6 +149,9 @@ func (s *subscription) read(items []transport.Item, budget int) ([]transport.Ite
 	return items, budget
 }
 
+// hasSome reports whether the Send that is gathered has events already.
+func (l *line) hasSome() bool { return l.volume > l.sendBegan }
+
 // next returns what comes after the cursor, and bounds the budget by the room
 // that there is for lines that lag. It is nil while there is none.
 func (s *subscription) next(budget *int) *batch {
@@ -160,7 +165,7 @@ func (s *subscription) next(budget *int) *batch {
 	}
 	*budget = min(*budget, room)
 	b := s.topic.next(s.cursor, room, s.filter)
-	if over := b.size - *budget; over > 0 { // an event that is larger than a page
+	if over := b.size - *budget; over > 0 && !s.line.hasSome() { // an event that is larger than a page
 		s.line.engine.pages.give(-over)
 		s.line.taken += over
 	}
@@ -190,12 +195,14 @@ func (s *subscription) getsNothing() {
 	}
 }
 
-// answered ends that.
-func (s *subscription) answered() {
-	if !s.nothing.IsZero() {
-		s.pace.Excuse(time.Since(s.nothing))
-		s.nothing = time.Time{}
+// answered ends that, and reports whether it was so.
+func (s *subscription) answered() bool {
+	if s.nothing.IsZero() {
+		return false
 	}
+	s.pace.Excuse(time.Since(s.nothing))
+	s.nothing = time.Time{}
+	return true
 }
 
 // tooFar reports whether the cursor is farther behind than its channel's policy

@@ -82,6 +82,7 @@ type line struct {
 	delivered int
 	page      int       // the most bytes to read for one Send, when it lags
 	volume    int       // bytes of events so far
+	sendBegan int       // volume before the Send that is being gathered
 	taken     int       // from Engine.pages, for the Send at hand
 	waits     bool      // for room, in Engine.pages
 	onTrial   bool      // the client was evicted, and has not shown yet that it keeps up

@@ -312,6 +312,79 @@ func TestSkipToLatest(t *testing.T) {
 	}
 }
 
+// An absentLog can't be read while it is away; what is appended stays.
+type absentLog struct {
+	askedLog
+	away atomic.Bool
+}
+
+func (l *absentLog) open() eventlog.Log {
+	l.memory()
+	return l
+}
+
+func (l *absentLog) Read(ctx context.Context, ch eventlog.Channel, after eventlog.Position, limit eventlog.Limit) (eventlog.Page, error) {
+	if l.away.Load() && ch.Namespace == "" {
+		return eventlog.Page{}, eventlog.ErrUnavailable
+	}
+	return l.askedLog.Read(ctx, ch, after, limit)
+}
+
+// TestNothingIsSkippedAfterAnOutage: who is behind because the log was away, and not
+// by its own fault, gets all of it.
+func TestNothingIsSkippedAfterAnOutage(t *testing.T) {
+	for _, c := range carriers {
+		if strings.HasPrefix(c.name, "poll") {
+			continue // who comes after the outage is judged as it comes
+		}
+		t.Run(c.name, func(t *testing.T) {
+			var log absentLog
+			o := server.Options{
+				Namespaces: map[string]server.Namespace{"": {Rules: map[string]server.Rule{"quotes": {MaxLag: 10, Slow: server.SkipToLatest}}}},
+				Authorize:  allow, Dependencies: server.Dependencies{Disabled: true},
+			}
+			inBubbleWith(t, log.open, o, func(w *world) {
+				s := w.must(c, "quotes", w.publish("quotes", "0").String())
+				w.next(s)
+				log.away.Store(true)
+				var want []string
+				for n := range 40 {
+					want = append(want, w.publish("quotes", fmt.Sprint(n)).String())
+					synctest.Wait()
+				}
+				log.away.Store(false)
+				for n, at := range want {
+					if it := w.next(s); it.Position != at || it.Gap != nil {
+						t.Fatalf("in place of event %d came %+v", n, it)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestASendIsNoMoreThanAPage: events that are nearly as large as a page come one by
+// one, also from several channels, so that who is slow meets its deadline.
+func TestASendIsNoMoreThanAPage(t *testing.T) {
+	inBubble(t, server.Options{Authorize: allow}, func(w *world) {
+		for range 4 {
+			w.publish("a", fmt.Sprintf(`"%060000d"`, 1))
+			w.publish("b", fmt.Sprintf(`"%060000d"`, 1))
+		}
+		for _, ask := range []struct{ method, path, body string }{
+			{"GET", "/poll?channel=a&after=earliest", ""},
+			{"POST", "/poll", `{"hello":{"version":1,"line":1,"channels":[{"channel":"a","after":"earliest"},{"channel":"b","after":"earliest"}]}}`},
+		} {
+			r := w.do(ask.method, ask.path, ask.body)
+			body, err := io.ReadAll(r.Body)
+			_ = r.Body.Close()
+			if n := strings.Count(string(body), `"data"`); err != nil || n != 1 {
+				t.Errorf("%s %s: an answer of %d bytes has %d events of 60 kB, want one (PageBytes is 64 KiB): %v", ask.method, ask.path, len(body), n, err)
+			}
+		}
+	})
+}
+
 // TestLaggardsShareTheirRoom: however many catch up at once from places of their
 // own, what is on its way to them stays within Options.LaggardBytes, those who
 // read nothing don't keep the others out, and live readers don't wait.
