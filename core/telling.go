@@ -124,7 +124,7 @@ func (l *line) tellEnded(why transport.Reason, heir string) {
 	attrs := append(why.Attrs(),
 		slog.Duration("lasted", time.Since(l.began)),
 		slog.Int("delivered", l.delivered),
-		slog.Uint64("lag", l.lag()),
+		slog.Uint64("lag", l.left()),
 	)
 	if !l.lastSent.IsZero() {
 		attrs = append(attrs, slog.Duration("last_write", time.Since(l.lastSent)))
@@ -141,6 +141,18 @@ func (l *line) lag() (most uint64) {
 	for _, s := range l.subs {
 		if head := s.topic.head.Load(); head > s.cursor.Offset {
 			most = max(most, head-s.cursor.Offset)
+		}
+	}
+	return most
+}
+
+// left is by how many events a line that is over was behind where it was furthest
+// behind: those that were not sent. What a write that failed took of them nobody
+// knows.
+func (l *line) left() (most uint64) {
+	for _, s := range l.subs {
+		if head, sent := s.topic.head.Load(), s.sentTo.Load(); head > sent {
+			most = max(most, head-sent)
 		}
 	}
 	return most
