@@ -65,6 +65,8 @@ func (l *Log) Compact(ctx context.Context) error {
 	select {
 	case err := <-answer:
 		return err
+	case <-l.done:
+		return errClosed
 	case <-ctx.Done():
 		return ended(ctx)
 	}
@@ -72,12 +74,18 @@ func (l *Log) Compact(ctx context.Context) error {
 
 // considerCompaction compacts the file if much of it is free.
 func (l *Log) considerCompaction(now time.Time) {
-	if l.options.MaxFree < 0 || now.Before(l.compacts) || l.compacting != nil || l.broken != nil || len(l.litter) > 0 {
+	if !l.mayCompact() || now.Before(l.compacts) {
 		return
 	}
+	l.deleted = false
 	if free, size := l.file.free(); free > l.options.MaxFree && free > size/2 {
 		l.startCompaction(nil)
 	}
+}
+
+// mayCompact reports whether the file may have to be compacted.
+func (l *Log) mayCompact() bool {
+	return l.options.MaxFree > 0 && l.deleted && len(l.litter) == 0 && l.compacting == nil && l.broken == nil
 }
 
 // startCompaction has a goroutine copy the file.

@@ -15,7 +15,7 @@ import (
 	"github.com/throughline/throughline/eventlog"
 )
 
-var crashes = flag.Int("crashes", 60, "how often the power fails")
+var crashes = flag.Int("crashes", 40, "how often the power fails")
 
 const crashKeeps = 30
 

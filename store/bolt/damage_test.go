@@ -76,10 +76,15 @@ func TestLockedFile(t *testing.T) {
 // TestWaitingProgramGetsTheNewFile: one that waits for the lock while the file is
 // compacted opens the file that took its place.
 func TestWaitingProgramGetsTheNewFile(t *testing.T) {
-	path := written(t, 10)
-	l, err := Open(path, Options{})
+	path := written(t, 20_000) // so that the new one is much smaller
+	l, err := Open(path, Options{MaxFree: -1, Retain: func(eventlog.Channel) eventlog.Retention { return eventlog.Retention{Events: 1} }})
 	if err != nil {
 		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); EventsInFile(t, l) > 1; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("what was trimmed is not deleted")
+		}
 	}
 	opened := make(chan *Log)
 	go func() {
@@ -272,17 +277,21 @@ func reads(t *testing.T, path string) (noticed bool) {
 // leaves it that forgets a write, is not read as the next.
 func TestOtherHistory(t *testing.T) {
 	path := written(t, 10)
+	f, err := openFile(path, time.Second, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := eventKey(1, 5)
+	other := entry{Event: eventlog.Event{Message: text("other").Messages[0], At: eventlog.Position{Offset: 5, Mark: 77}, Prev: 66, Time: time.Now()}}
+	if err := errors.Join(f.update([]change{{eventsBucket, key, encodeEntry(key, &other)}}), f.close()); err != nil {
+		t.Fatal(err)
+	}
 	l, err := Open(path, Options{Logger: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
 	start, _ := l.Seek(ctx, room, eventlog.Start{Earliest: true})
-	key := eventKey(1, 5)
-	other := entry{Event: eventlog.Event{Message: text("other").Messages[0], At: eventlog.Position{Offset: 5, Mark: 77}, Prev: 66, Time: time.Now()}}
-	if err := l.file.update([]change{{eventsBucket, key, encodeEntry(key, &other)}}); err != nil {
-		t.Fatal(err)
-	}
 	if page, err := l.Read(ctx, room, start, eventlog.Limit{}); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("%d events, error %v", len(page.Events), err)
 	}

@@ -63,11 +63,7 @@ func openFile(path string, timeout time.Duration, maxSize int64) (*file, error) 
 			Timeout:      max(time.Until(until), time.Millisecond),
 			FreelistType: bbolt.FreelistMapType,
 			MaxSize:      int(maxSize),
-			OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
-				var err error
-				opened, err = os.OpenFile(name, flag, mode)
-				return opened, err
-			},
+			OpenFile:     noting(&opened),
 		})
 		if err != nil {
 			return nil, openError(path, err)
@@ -101,13 +97,15 @@ func measure(path string, timeout time.Duration) (err error) {
 	case info.Size() == 0:
 		return nil
 	}
-	db, err := openSafely(path, &bbolt.Options{ReadOnly: true, Timeout: timeout})
+	var opened *os.File
+	db, err := openSafely(path, &bbolt.Options{ReadOnly: true, Timeout: timeout, OpenFile: noting(&opened)})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	return db.View(func(tx *bbolt.Tx) error {
-		if info, err = os.Stat(path); err != nil {
+		// Of the file that was opened: another may have its name by now.
+		if info, err = opened.Stat(); err != nil {
 			return err
 		}
 		if info.Size() < tx.Size() {
@@ -115,6 +113,15 @@ func measure(path string, timeout time.Duration) (err error) {
 		}
 		return nil
 	})
+}
+
+// noting opens files for bbolt, and notes the last.
+func noting(opened **os.File) func(string, int, os.FileMode) (*os.File, error) {
+	return func(name string, flag int, mode os.FileMode) (f *os.File, err error) {
+		f, err = os.OpenFile(name, flag, mode)
+		*opened = f
+		return f, err
+	}
 }
 
 func openSafely(path string, o *bbolt.Options) (db *bbolt.DB, err error) {

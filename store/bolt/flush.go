@@ -37,7 +37,7 @@ func (l *Log) flush(now time.Time) error {
 		ch.dirty = false
 	}
 	l.changes, l.dirty, l.pending = nil, nil, 0
-	l.failing = nil
+	l.failing, l.deleted = nil, l.deleted || len(swept) > 0
 	l.show()
 	return nil
 }

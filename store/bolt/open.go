@@ -18,12 +18,13 @@ import (
 // [ErrCorrupt], or what the system says.
 func Open(path string, o Options) (*Log, error) {
 	o = o.withDefaults()
-	if err := os.Remove(compactionPath(path)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, openError(path, err)
-	}
 	f, err := openFile(path, o.LockTimeout, o.MaxFileSize)
 	if err != nil {
 		return nil, err
+	}
+	// What a compaction left that did not come to its end.
+	if err := os.Remove(compactionPath(path)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, errors.Join(openError(path, err), f.close())
 	}
 	if o.hooks.opened != nil {
 		o.hooks.opened(f)
@@ -77,6 +78,7 @@ func (l *Log) load(now time.Time) error {
 	for _, p := range c.producers {
 		l.producers.add(p)
 	}
+	l.deleted = true // perhaps before the file was opened
 	return nil
 }
 

@@ -27,6 +27,9 @@ func (l *Log) plan() {
 	if len(l.aging) > 0 && l.broken == nil {
 		soon = sooner(soon, l.notBefore(l.aging[0].due))
 	}
+	if l.mayCompact() {
+		soon = sooner(soon, l.notBefore(l.compacts))
+	}
 	if len(l.empty) >= l.options.MaxNames {
 		soon = sooner(soon, l.counted.Add(earlyRise))
 	}

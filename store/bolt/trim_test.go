@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"testing"
@@ -103,6 +105,50 @@ func TestTrimmedIsDeleted(t *testing.T) {
 		if err := bolt.Check(path, func(problem string) { t.Error(problem) }); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestCompactsByItself: a file of which much is free gets small again, while it is
+// used, and Close ends a compaction that is under way.
+func TestCompactsByItself(t *testing.T) {
+	path := t.TempDir() + "/events.db"
+	ctx, room := context.Background(), eventlog.Channel{Name: "room"}
+	keep := eventlog.Retention{}
+	o := bolt.Options{Interval: time.Millisecond, MaxFree: 1, Retain: func(eventlog.Channel) eventlog.Retention { return keep }}
+	size := func() int64 {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
+	var last eventlog.Position
+	for range 2 {
+		l, err := bolt.Open(path, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 30 {
+			if last, _, err = l.Append(ctx, room, eventlog.Batch{Messages: many(1000)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if keep.Events > 0 {
+			eventually(t, func() bool { return size() < 3<<20 })
+		}
+		if at, err := l.Seek(ctx, room, eventlog.Start{}); at != last || err != nil {
+			t.Errorf("the head is %v, error %v, not %v", at, err, last)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- l.Compact(ctx) }()
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+		<-ended
+		if left, _ := filepath.Glob(path + "?*"); len(left) > 0 {
+			t.Errorf("%q is left", left)
+		}
+		keep.Events = 100
 	}
 }
 

@@ -60,6 +60,7 @@ type writer struct {
 
 	compacting *compaction
 	compacts   time.Time // no compaction begins by itself before
+	deleted    bool      // something, since a compaction was considered
 }
 
 // run writes until Close.
