@@ -13,6 +13,8 @@ SEEDS   ?= 500
 HOURS := ^(TestNoHealthyReaderIsEvicted|TestReturnAfterAnHour)$$
 # What proves the suites themselves: for make conformance.
 SUITES := ^(TestSuiteCatches|TestSchedulesCatch|TestControlServers)
+# Damaged files, on which the race detector ends the program.
+DAMAGE := ^(TestDamage|TestPowerFailsWithoutSync)$$
 RANDOM_SCHEDULES := ^(TestSchedules|TestUpstreamIsOnceInOrder|TestNoHealthyReaderIsEvicted|TestClientsByFacts)$$
 
 .PHONY: all fmt lint test unit client e2e conformance fuzz bench bench-quick load load-quick chaos screenshots build
@@ -38,6 +40,7 @@ unit: ## Go tests, but for those that need a browser or a proxy, and what proves
 	@command -v ip >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq iproute2 >&2; } || echo "missing: ip, install with: apt-get install iproute2"
 	$(GOTEST) -race -skip '$(HOURS)|$(SUITES)' $$($(GO) list ./... | grep -v /e2e)
 	$(GOTEST) -run '$(HOURS)' ./server
+	$(GOTEST) -run '$(DAMAGE)' ./store/bolt
 	cd bench && $(GOTEST) ./...
 	cd load && $(GOTEST) ./...
 

@@ -284,14 +284,3 @@ func TestPowerFails(t *testing.T) {
 		})
 	}
 }
-
-// TestPowerFailsWithoutSync: the test notices a log that does not sync.
-func TestPowerFailsWithoutSync(t *testing.T) {
-	for round := range 50 {
-		if wrong := powerFails(t, round, 0, true); len(wrong) > 0 {
-			t.Logf("round %d: %d faults, the first: %s", round, len(wrong), wrong[0])
-			return
-		}
-	}
-	t.Error("a log that never syncs passes")
-}

@@ -19,21 +19,24 @@ const (
 )
 
 // plan sets the alarm to when there is something to do.
-func (l *Log) plan() {
-	soon := l.writes()
+func (l *Log) plan() { l.alarm.set(sooner(l.writes(), l.sweeps())) }
+
+// sweeps is when there is something to sweep, and a sweep would do it.
+func (l *Log) sweeps() time.Time {
+	soon := later(l.generation.rose.Add(l.options.Generation), l.rises)
 	if p := l.producers.oldest(); p != nil {
-		soon = sooner(soon, l.notBefore(p.at.Add(l.options.RememberProducers)))
+		soon = sooner(soon, p.at.Add(l.options.RememberProducers))
 	}
 	if len(l.aging) > 0 && l.broken == nil {
-		soon = sooner(soon, l.notBefore(l.aging[0].due))
+		soon = sooner(soon, l.aging[0].due)
 	}
 	if l.mayCompact() {
-		soon = sooner(soon, l.notBefore(l.compacts))
+		soon = sooner(soon, l.compacts)
 	}
 	if len(l.empty) >= l.options.MaxNames {
 		soon = sooner(soon, l.counted.Add(earlyRise))
 	}
-	l.alarm.set(sooner(soon, later(l.generation.rose.Add(l.options.Generation), l.rises)))
+	return later(soon, l.swept.Add(sweepGap))
 }
 
 // writes is when something has to be written that no append brings about.
@@ -50,9 +53,6 @@ func (l *Log) writes() time.Time {
 	}
 	return never
 }
-
-// notBefore keeps sweeps apart.
-func (l *Log) notBefore(t time.Time) time.Time { return later(t, l.swept.Add(sweepGap)) }
 
 func sooner(a, b time.Time) time.Time {
 	if a.Before(b) {
