@@ -90,7 +90,8 @@ const (
 // Options of a server. The zero value works.
 type Options struct {
 	// Log holds the events. Default: an [eventlog.Memory] with its defaults,
-	// which Close closes; a Log that is given stays the caller's.
+	// which Close closes; a Log that is given stays the caller's. Its history can be
+	// read in parts if it is an [eventlog.History], as one in memory is.
 	Log eventlog.Log
 
 	// Authenticate says who makes a request, by whatever login the program
