@@ -65,7 +65,7 @@ func TestOrdersAreMadeAgain(t *testing.T) {
 	}
 	place(ada, "Tea")
 	both("Tea 2 placed")
-	bob.eval(nil, `void document.querySelector("#orders button").click()`)
+	bob.eval(nil, `void document.querySelector("#orders td:last-child button").click()`)
 	both("Tea 2 paid")
 	for _, lose := range []bool{false, true} {
 		orders.kill()
@@ -82,6 +82,8 @@ func TestOrdersAreMadeAgain(t *testing.T) {
 	ada.eval(nil, `void document.querySelector("#rebuild").click()`)
 	ada.becomes(`/Made again of 4 events/.test(document.querySelector("#rebuilt").textContent)`, true)
 	both("Milk 2 placed, Milk 2 placed, Tea 2 paid")
+	bob.eval(nil, `void document.querySelector("#orders tr:last-child .link").click()`) // what happened to the tea
+	bob.becomes(`[...document.querySelectorAll("#one[open] li")].map((item) => item.textContent.split(": ").pop()).join(", ")`, "placed, paid")
 	for _, p := range []*page{ada, bob} {
 		p.mu.Lock()
 		for _, line := range p.said {

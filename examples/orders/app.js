@@ -65,13 +65,27 @@ function element(name, text, className = "") {
   return made;
 }
 
+/** What happened to one order, from the log: the events of its key. */
+async function recall(id) {
+  const past = [];
+  for await (const { type, time } of client.channel("orders").history({ filter: { keys: [id] } })) {
+    past.push(element("li", `${time.toLocaleString()}: ${type}`));
+  }
+  $("#one-title").textContent = `Order ${id}`;
+  $("#one-past").replaceChildren(...past);
+  $("#one").showModal();
+}
+
 function row({ id, item, quantity, status }) {
   const steps = next[status].map((step) => {
     const button = element("button", step[0].toUpperCase() + step.slice(1));
     button.addEventListener("click", () => command(step, { order: id }));
     return button;
   });
-  const cells = [element("td", id), element("td", item), element("td", `${quantity}`, "number"), element("td", status, `status ${status}`), element("td", "")];
+  const name = element("button", id, "link");
+  name.addEventListener("click", () => recall(id));
+  const cells = [element("td", ""), element("td", item), element("td", `${quantity}`, "number"), element("td", status, `status ${status}`), element("td", "")];
+  cells[0].append(name);
   cells[4].append(...steps);
   const made = document.createElement("tr");
   made.dataset.order = id;
