@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	bbolt "go.etcd.io/bbolt"
@@ -31,18 +32,27 @@ const (
 // compactionPath is where the file is written that takes the place of another.
 func compactionPath(path string) string { return path + ".compact" }
 
-var errRecord = errors.New("more was appended in the meantime than is kept for it")
+var (
+	errRecord   = errors.New("more was appended in the meantime than is kept for it")
+	errUnwanted = errors.New("nobody waits for it any more")
+)
 
-// A compaction writes what is in the file to another, without what is free, and
-// puts that in its place. Nobody waits while everything is copied, piece by
-// piece, by a goroutine. What the writer commits in the meantime is recorded,
-// and written again in its order after the copy: so it doesn't matter which of
-// it the copy has already.
-type compaction struct {
-	stop  chan struct{} // closed by Close
-	asked []chan error  // who wants to know how it ended. Of the writer
-	to    *file         // of the goroutine, and then of the writer
-	err   error         // the same
+// A copying writes what is in the file to another, without what is free. Nobody
+// waits while everything is copied, piece by piece, by a goroutine. What the
+// writer commits in the meantime is recorded, and written again in its order
+// after the copy: so it doesn't matter which of it the copy has already.
+type copying struct {
+	// Static.
+	path   string                     // of the copy
+	finish func(*Log, *copying) error // makes it what it is for. Called by the writer
+	failed string                     // what to say if it isn't
+	stop   chan struct{}              // closed by Close
+
+	unwanted atomic.Bool // who asked for it waits no more
+
+	asked []chan error // who wants to know how it ended. Of the writer
+	to    *file        // of the goroutine, and then of the writer
+	err   error        // the same
 
 	mu       sync.Mutex
 	recorded []change
@@ -50,13 +60,43 @@ type compaction struct {
 	over     bool // more was recorded than is allowed
 }
 
+// compaction is a copy that takes the place of the file.
+func (l *Log) compaction() *copying {
+	return &copying{path: compactionPath(l.path), finish: (*Log).swap, failed: "could not be compacted, and goes on as it is"}
+}
+
 // Compact gives free room in the file back to the disk, which happens by itself
 // as Options.MaxFree says. It returns when that is done. Others can use the log
 // meanwhile. It needs room for a second file.
-func (l *Log) Compact(ctx context.Context) error {
+func (l *Log) Compact(ctx context.Context) error { return l.ask(ctx, l.compaction()) }
+
+// Backup writes a copy of the log to a new file, with everything that was
+// acknowledged when Backup was called and perhaps some of what was later, as it
+// was at one moment: positions, producers and secrets, too. Open opens it, for
+// example elsewhere. Others can use the log meanwhile. If the path is taken the
+// error is [fs.ErrExist]; after any error nothing is left there.
+func (l *Log) Backup(ctx context.Context, path string) error {
+	taken, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := taken.Close(); err != nil {
+		return err
+	}
+	c := &copying{path: path, finish: (*Log).keep, failed: "could not be backed up"}
+	if err = l.ask(ctx, c); err != nil {
+		c.unwanted.Store(true)
+		_ = os.Remove(path) // also if its turn has not come
+	}
+	return err
+}
+
+// ask has the file copied, and waits until that is over.
+func (l *Log) ask(ctx context.Context, c *copying) error {
 	answer := make(chan error, 1)
+	c.asked = []chan error{answer}
 	select {
-	case l.compact <- answer:
+	case l.copies <- c:
 	case <-l.done:
 		return errClosed
 	case <-ctx.Done():
@@ -79,37 +119,42 @@ func (l *Log) considerCompaction(now time.Time) {
 	}
 	l.deleted = false
 	if free, size := l.file.free(); free > l.options.MaxFree && free > size/2 {
-		l.startCompaction(nil)
+		l.start(l.compaction())
 	}
 }
 
 // mayCompact reports whether the file may have to be compacted.
 func (l *Log) mayCompact() bool {
-	return l.options.MaxFree > 0 && l.deleted && len(l.litter) == 0 && l.compacting == nil && l.broken == nil
+	return l.options.MaxFree > 0 && l.deleted && len(l.litter) == 0 && l.copying == nil && l.broken == nil
 }
 
-// startCompaction has a goroutine copy the file.
-func (l *Log) startCompaction(asked chan error) {
-	if l.compacting == nil {
-		l.compacting = &compaction{stop: make(chan struct{})}
-		l.compacts = time.Now().Add(compactionGap)
-		c := l.compacting
-		l.others.Go(func() {
-			c.err = c.copy(l)
-			select {
-			case l.copied <- c:
-			case <-c.stop:
-				c.discard(l.path)
-			}
-		})
+// start has a goroutine copy the file. One copy is made at a time: who asks for
+// one that is being made waits for it, and another one has to be asked for again.
+func (l *Log) start(c *copying) {
+	if at := l.copying; at != nil {
+		if at.path == c.path {
+			at.asked = append(at.asked, c.asked...)
+			return
+		}
+		for _, asked := range c.asked {
+			asked <- fmt.Errorf("%w: %s is being copied already, to %s: try again later", eventlog.ErrUnavailable, l.path, at.path)
+		}
+		return
 	}
-	if asked != nil {
-		l.compacting.asked = append(l.compacting.asked, asked)
-	}
+	l.copying, c.stop = c, make(chan struct{})
+	l.compacts = time.Now().Add(compactionGap)
+	l.others.Go(func() {
+		c.err = c.copy(l)
+		select {
+		case l.copied <- c:
+		case <-c.stop:
+			c.discard()
+		}
+	})
 }
 
 // record notes what was committed.
-func (c *compaction) record(changes []change) {
+func (c *copying) record(changes []change) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i := range changes {
@@ -123,7 +168,7 @@ func (c *compaction) record(changes []change) {
 }
 
 // rest returns what was recorded since it was last asked.
-func (c *compaction) rest() (changes []change, size int64, err error) {
+func (c *copying) rest() (changes []change, size int64, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.over {
@@ -134,9 +179,18 @@ func (c *compaction) rest() (changes []change, size int64, err error) {
 	return changes, size, nil
 }
 
+// catchUp writes what was recorded, and returns how much that was.
+func (c *copying) catchUp() (size int64, err error) {
+	changes, size, err := c.rest()
+	if err != nil || len(changes) == 0 {
+		return size, err
+	}
+	return size, c.to.update(changes)
+}
+
 // copy writes all but the little that was recorded last.
-func (c *compaction) copy(l *Log) (err error) {
-	if c.to, err = openFile(compactionPath(l.path), time.Second, l.options.MaxFileSize); err != nil {
+func (c *copying) copy(l *Log) (err error) {
+	if c.to, err = openFile(c.path, time.Second, l.options.MaxFileSize); err != nil {
 		return err
 	}
 	if l.options.hooks.opened != nil {
@@ -153,14 +207,9 @@ func (c *compaction) copy(l *Log) (err error) {
 		}
 	}
 	for {
-		changes, size, err := c.rest()
-		if err == nil {
-			err = c.to.update(changes)
-		}
-		if err != nil {
+		if size, err := c.catchUp(); err != nil {
 			return err
-		}
-		if size < fewBytes {
+		} else if size < fewBytes {
 			break
 		}
 	}
@@ -169,7 +218,7 @@ func (c *compaction) copy(l *Log) (err error) {
 }
 
 // copyBucket copies a bucket, a piece at a time.
-func (c *compaction) copyBucket(l *Log, bucket []byte) error {
+func (c *copying) copyBucket(l *Log, bucket []byte) error {
 	var next []byte
 	for {
 		select {
@@ -177,12 +226,19 @@ func (c *compaction) copyBucket(l *Log, bucket []byte) error {
 			return errClosed
 		default:
 		}
+		if c.unwanted.Load() {
+			return errUnwanted
+		}
 		var piece []change
 		var err error
 		if piece, next, err = readPiece(l.file, bucket, next); err != nil {
 			return err
 		}
-		if err := c.to.update(piece); err != nil || next == nil {
+		if err := c.to.update(piece); err != nil {
+			return err
+		}
+		// Also now, so that what is recorded stays little.
+		if _, err := c.catchUp(); err != nil || next == nil {
 			return err
 		}
 	}
@@ -206,38 +262,46 @@ func readPiece(f *file, bucket, from []byte) (piece []change, next []byte, err e
 	return piece, next, err
 }
 
-// finishCompaction puts the copy in the place of the file.
-func (l *Log) finishCompaction(c *compaction) {
-	l.compacting = nil
+// finish makes a copy what it is for.
+func (l *Log) finish(c *copying) {
+	l.copying = nil
 	err := c.err
 	if err == nil {
-		err = l.swap(c)
+		_, err = c.catchUp() // synced
+	}
+	if err == nil {
+		err = c.finish(l, c)
 	}
 	if err != nil {
-		c.discard(l.path)
-		err = fmt.Errorf("%w: %s could not be compacted, and goes on as it is: %w", eventlog.ErrUnavailable, l.path, err)
-		l.options.Logger.Warn("event log was not compacted", "file", l.path, "error", err)
+		c.discard()
+		err = fmt.Errorf("%w: %s %s: %w", eventlog.ErrUnavailable, l.path, c.failed, err)
+		l.options.Logger.Warn("event log was not copied", "file", l.path, "copy", c.path, "error", err)
 	}
 	for _, asked := range c.asked {
 		asked <- err
 	}
 }
 
-// swap writes the last changes to the copy and renames it.
-func (l *Log) swap(c *compaction) error {
-	changes, _, err := c.rest()
-	if err != nil {
+// keep ends a backup.
+func (l *Log) keep(c *copying) error {
+	if c.unwanted.Load() {
+		return errUnwanted
+	}
+	if err := errors.Join(c.to.close(), syncFolder(c.path)); err != nil {
 		return err
 	}
-	if err := c.to.update(changes); err != nil { // synced
-		return err
-	}
+	c.to = nil
+	return nil
+}
+
+// swap puts a copy in the place of the file.
+func (l *Log) swap(c *copying) error {
 	l.options.hooks.at("before rename")
-	if err := os.Rename(compactionPath(l.path), l.path); err != nil {
+	if err := os.Rename(c.path, l.path); err != nil {
 		return err
 	}
 	l.options.hooks.at("renamed")
-	err = syncFolder(l.path)
+	err := syncFolder(l.path)
 	if err == nil {
 		l.options.hooks.at("folder synced")
 	} else {
@@ -258,11 +322,11 @@ func (l *Log) swap(c *compaction) error {
 }
 
 // discard removes the copy.
-func (c *compaction) discard(path string) {
+func (c *copying) discard() {
 	if c.to == nil {
 		return
 	}
 	_ = c.to.close() // it is removed
-	_ = os.Remove(compactionPath(path))
+	_ = os.Remove(c.path)
 	c.to = nil
 }

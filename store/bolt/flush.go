@@ -52,8 +52,8 @@ func (l *Log) commit(changes []change) error {
 		return writeError(l.path, err)
 	}
 	l.options.hooks.at("committed")
-	if l.compacting != nil {
-		l.compacting.record(changes)
+	if l.copying != nil {
+		l.copying.record(changes)
 	}
 	return nil
 }

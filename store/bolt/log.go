@@ -24,11 +24,11 @@ type Log struct {
 	secret  []byte
 	leases  *session.Memory
 	queue   queue
-	stop    chan struct{}    // closed by Close
-	done    chan struct{}    // closed when the writer has ended
-	compact chan chan error  // from Compact, for the answer
-	copied  chan *compaction // from the goroutine of a compaction
-	others  sync.WaitGroup   // goroutines that the writer started
+	stop    chan struct{}  // closed by Close
+	done    chan struct{}  // closed when the writer has ended
+	copies  chan *copying  // from those who want one
+	copied  chan *copying  // from its goroutine
+	others  sync.WaitGroup // goroutines that the writer started
 
 	mu sync.RWMutex // Retain and wake functions are called without it, and nothing is written or read with it
 

@@ -46,8 +46,8 @@ func newLog(f *file, o Options) *Log {
 		queue:    newQueue(o.MaxQueued),
 		stop:     make(chan struct{}),
 		done:     make(chan struct{}),
-		compact:  make(chan chan error),
-		copied:   make(chan *compaction),
+		copies:   make(chan *copying),
+		copied:   make(chan *copying),
 		channels: make(map[eventlog.Channel]*channel),
 		watchers: make(map[eventlog.Channel][]*watcher),
 	}

@@ -58,9 +58,9 @@ type writer struct {
 	broken  error     // nothing can be written any more
 	closing error     // what Close returns
 
-	compacting *compaction
-	compacts   time.Time // no compaction begins by itself before
-	deleted    bool      // something, since a compaction was considered
+	copying  *copying
+	compacts time.Time // no compaction begins by itself before
+	deleted  bool      // something, since a compaction was considered
 }
 
 // run writes until Close.
@@ -76,10 +76,10 @@ func (l *Log) run() {
 			l.serve(l.queue.take(groupBytes))
 		case <-l.alarm.C:
 			l.alarm.at = never
-		case asked := <-l.compact:
-			l.startCompaction(asked)
+		case c := <-l.copies:
+			l.start(c)
 		case c := <-l.copied:
-			l.finishCompaction(c)
+			l.finish(c)
 		}
 		l.sweep(time.Now())
 	}
@@ -323,8 +323,8 @@ func (l *Log) end() {
 			}
 		}
 	}
-	if l.compacting != nil {
-		close(l.compacting.stop)
+	if l.copying != nil {
+		close(l.copying.stop)
 	}
 	l.closing = l.flush(time.Now())
 	l.alarm.Stop()
