@@ -315,7 +315,7 @@ func (r *record) enter(who *Client, now time.Time) error {
 type Known struct {
 	Records    int // clients that failed lately
 	Open       int // of these, those that are kept out as too slow
-	Trials     int // those that have to show that they keep up
+	Trials     int // those that are here, and have to show that they keep up
 	Identities int // that have lines, or failed lately
 }
 
@@ -335,7 +335,7 @@ func (c *Clients) known() Known {
 		case r.slow == nil:
 		case r.slow.isOpen():
 			n.Open++
-		case r.slow.onTrial():
+		case r.slow.onTrial() && r.lines > 0: // who has left meanwhile goes on with it when it comes back
 			n.Trials++
 		}
 	}

@@ -112,15 +112,27 @@ func TestTrialsAreHandedOver(t *testing.T) {
 		if !second.OnTrial() {
 			t.Error("the second line is not on trial")
 		}
+		s.trials(1)
 		first.Leave(false)
+		s.trials(1)
 		second.Leave(false)
+		s.trials(0) // nobody is here who could pass it
 		third := s.in(who)
+		s.trials(1)
 		if !third.OnTrial() {
 			t.Error("the third line is not on trial")
 		}
 		s.evicted(third, 0, 10*time.Second)
 		s.out(who, 10*time.Second)
 	})
+}
+
+// trials wants so many clients to be on trial.
+func (s *scene) trials(want int) {
+	s.Helper()
+	if n := s.clients.Known(); n.Trials != want {
+		s.Errorf("%d clients are on trial, want %d", n.Trials, want)
+	}
 }
 
 // TestIdentityInherits: a new session waits for what one of its identity has

@@ -335,7 +335,7 @@ func (f *facts) known() breaker.Known {
 		case len(p.slow) == 0:
 		case s.out(time.Now()) > 0:
 			n.Open++
-		case s.asked:
+		case s.asked && f.linesOf(p) > 0:
 			n.Trials++
 		}
 	}

@@ -28,7 +28,7 @@ type Inspection struct {
 	Connections map[string]int `json:"connections"` // that are attached, by transport
 	Sessions    int            `json:"sessions"`    // that have a connection, or had one lately
 	Away        int            `json:"away"`        // clients that were evicted and may not come back yet
-	Trials      int            `json:"trials"`      // clients that were, and have to show that they keep up
+	Trials      int            `json:"trials"`      // clients that were, are back, and have to show that they keep up
 	Evictions   uint64         `json:"evictions"`   // since the engine began
 	GreatestLag uint64         `json:"greatestLag"` // in events, of a connection
 	MedianLag   uint64         `json:"medianLag"`   // half of the connections lag no more than this
