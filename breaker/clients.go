@@ -60,6 +60,9 @@ type Client struct {
 	// Named: its identity is a subject and not an address: there is nobody else
 	// behind it, and a plain client is known even where it goes on from elsewhere.
 	Named bool
+	// Connection is what people call the connection. It tells clients apart that
+	// have nothing else.
+	Connection string
 	// Transport is what carries it.
 	Transport string
 	// Place is where a plain client goes on from, by which it is known again; the
@@ -113,15 +116,16 @@ type identity struct {
 // A record is what is known of one client that failed. All is guarded by
 // Clients.mu.
 type record struct {
-	session  string // "" in plain use
-	identity string
-	place    Place               // of a plain client: where it was when it failed
-	slow     *circuit            // nil: it never was
-	broken   map[string]*circuit // by transport
-	lines    int                 // that are attached
-	away     bool                // it counts in identity.away
-	why      string              // it was evicted the last time, for people
-	at       *list.Element       // in Clients.recent; nil: it was forgotten
+	session    string // "" in plain use
+	identity   string
+	place      Place               // of a plain client: where it was when it failed
+	slow       *circuit            // nil: it never was
+	broken     map[string]*circuit // by transport
+	lines      int                 // that are attached
+	away       bool                // it counts in identity.away
+	why        string              // it was evicted the last time, for people
+	connection string              // that failed last, for people; "": it was on another node
+	at         *list.Element       // in Clients.recent; nil: it was forgotten
 }
 
 // NewClients returns the breakers of clients that are all well.

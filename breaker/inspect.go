@@ -9,8 +9,9 @@ import (
 
 // An Absent is a client that is kept out.
 type Absent struct {
-	Session  string // or "" in plain use
-	Identity string
+	Session    string // or "" in plain use
+	Identity   string
+	Connection string // that failed last; "": another node said so
 	// Broken names the transports that it is kept out of, in order; nil: of all, as it was too slow.
 	Broken []string
 	After  time.Duration // for how long still
@@ -37,7 +38,7 @@ func (c *Clients) Inspect(most int) (Known, []Absent) {
 
 // absent says how a client is kept out; the zero Absent says that it is not.
 func (r *record) absent(now time.Time) Absent {
-	a := Absent{Session: r.session, Identity: r.identity, Why: r.why}
+	a := Absent{Session: r.session, Identity: r.identity, Connection: r.connection, Why: r.why}
 	if r.slow != nil && r.slow.isOpen() {
 		a.After, a.Times = r.slow.until.Sub(now), r.slow.trips
 		return a

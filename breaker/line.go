@@ -23,16 +23,18 @@ func (l *Line) OnTrial() bool {
 	return l.trial
 }
 
-// KeepsUp ends the trial of a client that has caught up.
-func (l *Line) KeepsUp() {
+// KeepsUp ends the trial of a client that has caught up, and reports whether it
+// was on one.
+func (l *Line) KeepsUp() (passed bool) {
 	l.clients.mu.Lock()
 	defer l.clients.mu.Unlock()
 	if l.left || !l.trial {
-		return
+		return false
 	}
 	l.trial = false
 	l.record.slow.pass(time.Now())
 	l.count(true)
+	return true
 }
 
 // TooSlow notes that the client is evicted, where it may be found again if it is
@@ -46,7 +48,7 @@ func (l *Line) TooSlow(at Place, why string) Trip {
 		return Trip{For: c.o.Delay}
 	}
 	r := l.ownRecord(now)
-	r.place, r.why = at, why
+	r.place, r.why, r.connection = at, why, l.who.Connection
 	if r.slow == nil {
 		r.slow = newCircuit(1)
 	}
@@ -109,6 +111,7 @@ func (l *Line) judge(broken bool, now time.Time) (tripped bool) {
 	case b.onTrial() && !broken:
 		b.pass(now)
 	case b.onTrial(), b.count(broken, now):
+		r.connection = l.who.Connection
 		b.trip(&l.clients.o, max(l.clients.o.Delay, l.clients.o.BrokenWithin), now)
 		return true
 	}

@@ -66,6 +66,17 @@ func (p *Pace) TooSlow(d Distance, l Limits, now time.Time) bool {
 	return slow
 }
 
+// Since returns when the window began that counts for longest now; the zero time:
+// the reader is within its limits.
+func (p *Pace) Since() (first time.Time) {
+	for i := range p.measures {
+		if since := p.measures[i].since; !since.IsZero() && (first.IsZero() || since.Before(first)) {
+			first = since
+		}
+	}
+	return first
+}
+
 // Excuse takes for how long the reader got nothing through no fault of its own.
 // That time does not count, nor does how far the head went on meanwhile; what
 // counted before still does, so that who is too slow is so beside a log that

@@ -9,6 +9,33 @@ import (
 
 var began = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
+// TestPaceSince: since when it is over a limit and has not come closer is told.
+func TestPaceSince(t *testing.T) {
+	limits := breaker.Limits{Events: 10, Bytes: 1000, Window: 10 * time.Second}
+	var p breaker.Pace
+	for i, c := range []struct {
+		breaker.Distance
+		want int // seconds after it began; -1: it is within the limits
+	}{
+		{breaker.Distance{Events: 10}, -1},
+		{breaker.Distance{Events: 11}, 1},
+		{breaker.Distance{Events: 30, Bytes: 1001}, 1},
+		{breaker.Distance{Events: 10, Bytes: 1001}, 2},
+		{breaker.Distance{Events: 10, Bytes: 1000}, -1},
+		{breaker.Distance{Events: 90}, 5},
+		{breaker.Distance{Events: 80}, 6},
+	} {
+		p.TooSlow(c.Distance, limits, began.Add(time.Duration(i)*time.Second))
+		want := time.Time{}
+		if c.want >= 0 {
+			want = began.Add(time.Duration(c.want) * time.Second)
+		}
+		if got := p.Since(); !got.Equal(want) {
+			t.Errorf("after %d s: %v, want %v", i, got, want)
+		}
+	}
+}
+
 // TestPace: traces of a distance, one a second.
 func TestPace(t *testing.T) {
 	limits := breaker.Limits{Events: 10, Bytes: 1000, Age: 30 * time.Second, Window: 10 * time.Second}

@@ -33,7 +33,7 @@ func (c *Clients) Hear(t Trip, ago time.Duration) {
 	case r.slow.isOpen() && r.slow.trips >= t.Times:
 		return
 	}
-	r.place, r.why = t.Place, t.Why
+	r.place, r.why, r.connection = t.Place, t.Why, ""
 	r.slow.open(max(t.Times, r.slow.trips), out, now)
 	c.account(r)
 }
