@@ -25,7 +25,7 @@ func (e *Engine) letIn(peer *transport.Peer, hello *transport.Hello, session str
 	if hello.Probe {
 		return nil, nil //nolint:nilnil // a nil line does nothing
 	}
-	who := breaker.Client{Session: session, Identity: identityOf(peer), Named: peer.Subject != "", Transport: peer.Transport}
+	who := breaker.Client{Session: session, Identity: identityOf(peer), Named: peer.Subject != "", Connection: peer.Connection, Transport: peer.Transport}
 	if hello.Version == 0 {
 		who.Identity, who.Place = plainIdentity(peer, hello)
 	}
@@ -122,16 +122,31 @@ func (l *line) judge(now time.Time) bool {
 	for _, s := range l.subs {
 		s.sentTo.Store(s.cursor.Offset)
 		d, limits := s.distance(now), &s.topic.policy.limits
-		if s.pace.TooSlow(d, *limits, now) {
+		tooSlow := s.pace.TooSlow(d, *limits, now)
+		s.noteOver()
+		if tooSlow {
 			return false
 		}
 		atHead = atHead && s.cursor.Offset >= s.caughtUpAt && limits.Within(d)
 	}
 	if l.onTrial && atHead {
-		l.delivery.KeepsUp()
 		l.onTrial = false
+		if l.delivery.KeepsUp() {
+			l.engine.Tell(slog.LevelDebug, &l.client, "trial passed")
+		}
 	}
 	return true
+}
+
+// noteOver notes, for people who look, since when it is over the policy.
+func (s *subscription) noteOver() {
+	over := int64(0)
+	if since := s.pace.Since(); !since.IsZero() {
+		over = max(1, int64(since.Sub(s.line.began)))
+	}
+	if over != s.overSince.Load() { // mostly it is not over, and others read this
+		s.overSince.Store(over)
+	}
 }
 
 // leave takes the line out of its client's breaker, when it never began.

@@ -32,7 +32,10 @@ type Inspection struct {
 	Evictions   uint64         `json:"evictions"`   // since the engine began
 	GreatestLag uint64         `json:"greatestLag"` // in events, of a connection
 	MedianLag   uint64         `json:"medianLag"`   // half of the connections lag no more than this
-	Topics      int            `json:"topics"`      // channels that have subscribers here
+	// MaxLag is what they may lag by, in each channel that has subscribers; 0:
+	// anything, or it is not the same in all of them.
+	MaxLag uint64 `json:"maxLag"`
+	Topics int    `json:"topics"` // channels that have subscribers here
 
 	Lines    []InspectedLine    `json:"lines"`    // those that lag most, then the newest
 	Absent   []InspectedAbsent  `json:"absent"`   // those that were heard of last
@@ -41,29 +44,37 @@ type Inspection struct {
 
 // An InspectedLine is a connection.
 type InspectedLine struct {
-	Session   string        `json:"session,omitempty"` // the beginning of its id; empty in plain use
-	Subject   string        `json:"subject,omitempty"`
-	Namespace string        `json:"namespace,omitempty"`
-	Transport string        `json:"transport"`
-	For       time.Duration `json:"for"`               // how long it is there; a line of polls since the first
-	Written   time.Duration `json:"written,omitempty"` // how long ago a write to it was done; 0: none was yet
-	Channels  int           `json:"channels"`
-	Lag       uint64        `json:"lag"` // in events, in the channel where that is most
-	Trial     bool          `json:"trial,omitempty"`
-	Evicted   int           `json:"evicted,omitempty"` // how often in a row its client was
-	Why       string        `json:"why,omitempty"`     // it was the last time
+	Session    string        `json:"session,omitempty"` // the beginning of its id; empty in plain use
+	Connection string        `json:"connection"`        // what logs call it
+	Subject    string        `json:"subject,omitempty"`
+	Address    string        `json:"address,omitempty"` // of one without a subject
+	Namespace  string        `json:"namespace,omitempty"`
+	Transport  string        `json:"transport"`
+	For        time.Duration `json:"for"`               // how long it is there; a line of polls since the first
+	Written    time.Duration `json:"written,omitempty"` // how long ago a write to it was done; 0: none was yet
+	Channels   int           `json:"channels"`
+	Lag        uint64        `json:"lag"`              // in events, in the channel where that is most
+	MaxLag     uint64        `json:"maxLag,omitempty"` // what that may be there; 0: anything
+	// Over is for how long it is over the policy of a channel and has not come
+	// closer, and Window for how long it may be; 0: it is within it, or just over.
+	Over    time.Duration `json:"over,omitempty"`
+	Window  time.Duration `json:"window,omitempty"`
+	Trial   bool          `json:"trial,omitempty"`
+	Evicted int           `json:"evicted,omitempty"` // how often in a row its client was
+	Why     string        `json:"why,omitempty"`     // it was the last time
 }
 
 // An InspectedAbsent is a client that is kept out.
 type InspectedAbsent struct {
-	Session   string        `json:"session,omitempty"`
-	Subject   string        `json:"subject,omitempty"`
-	Address   string        `json:"address,omitempty"` // of one without a subject
-	Namespace string        `json:"namespace,omitempty"`
-	Broken    []string      `json:"broken,omitempty"` // the transports it is kept out of; none: of all
-	After     time.Duration `json:"after"`            // for how long still
-	Times     int           `json:"times"`            // how often in a row
-	Why       string        `json:"why,omitempty"`
+	Session    string        `json:"session,omitempty"`
+	Connection string        `json:"connection,omitempty"` // that was evicted; empty: another node did that
+	Subject    string        `json:"subject,omitempty"`
+	Address    string        `json:"address,omitempty"` // of one without a subject
+	Namespace  string        `json:"namespace,omitempty"`
+	Broken     []string      `json:"broken,omitempty"` // the transports it is kept out of; none: of all
+	After      time.Duration `json:"after"`            // for how long still
+	Times      int           `json:"times"`            // how often in a row
+	Why        string        `json:"why,omitempty"`
 }
 
 // An InspectedChannel is a channel that has subscribers here.
@@ -71,7 +82,9 @@ type InspectedChannel struct {
 	Namespace   string `json:"namespace,omitempty"`
 	Name        string `json:"name"`
 	Subscribers int    `json:"subscribers"`
-	Head        uint64 `json:"head"` // the offset of its newest event, as far as it is known
+	Head        uint64 `json:"head"`             // the offset of its newest event, as far as it is known
+	MaxLag      uint64 `json:"maxLag,omitempty"` // what clients may lag by, in events; 0: anything
+	Skips       bool   `json:"skips,omitempty"`  // beyond that they go on with the newest ([SkipToLatest])
 	// Held is what the log retains, if it can say ([eventlog.Itemized]).
 	Held *InspectedHolding `json:"held,omitempty"`
 }
@@ -99,29 +112,30 @@ func (e *Engine) Inspect(most int, log eventlog.Itemized) Inspection {
 		Away:        n.Open,
 		Trials:      n.Trials,
 		Evictions:   e.evictions.Load(),
-		Topics:      topics,
+		MaxLag:      topics.limit,
+		Topics:      topics.n,
 		Lines:       []InspectedLine{},
 		Absent:      make([]InspectedAbsent, 0, len(absent)),
 		Channels:    channels,
 	}
 	worst := best[lagging]{most: most, before: lagsMore}
-	var behind []uint64 // of those that lag
+	var lag []uint64 // of those that have some
 	attached := 0
 	for _, l := range e.matching(func(*line) bool { return true }) {
 		if !l.isAttached() {
 			continue
 		}
-		lag := lags[l]
+		one := lagging{l, lags[l]}
 		attached++
 		view.Connections[l.peer.Transport]++
-		worst.add(lagging{l, lag})
-		if lag > 0 {
-			behind = append(behind, lag)
+		worst.add(one)
+		if one.lag > 0 {
+			lag = append(lag, one.lag)
 		}
 	}
-	view.GreatestLag, view.MedianLag = greatestAndMedian(behind, attached)
+	view.GreatestLag, view.MedianLag = greatestAndMedian(lag, attached)
 	for _, one := range worst.list {
-		view.Lines = append(view.Lines, one.line.inspect(one.lag, now))
+		view.Lines = append(view.Lines, one.inspect(now))
 	}
 	e.sessions.inspect(worst.list, view.Lines, now)
 	for i := range absent {
@@ -157,15 +171,24 @@ func (s *sessions) inspect(lines []lagging, views []InspectedLine, now time.Time
 	}
 }
 
-func (l *line) inspect(lag uint64, now time.Time) InspectedLine {
+func (one *lagging) inspect(now time.Time) InspectedLine {
+	l := one.line
 	view := InspectedLine{
-		Session:   short(l.client.Session),
-		Subject:   clip(l.peer.Subject),
-		Namespace: l.peer.Namespace,
-		Transport: l.peer.Transport,
-		For:       now.Sub(l.began),
-		Channels:  int(l.channels.Load()),
-		Lag:       lag,
+		Session:    short(l.client.Session),
+		Connection: l.client.Connection,
+		Subject:    clip(l.peer.Subject),
+		Namespace:  l.peer.Namespace,
+		Transport:  l.peer.Transport,
+		For:        now.Sub(l.began),
+		Channels:   int(l.channels.Load()),
+		Lag:        one.lag,
+		MaxLag:     one.limit,
+	}
+	if l.peer.Subject == "" {
+		view.Address = network(l.peer.Addr) // as those are called that are kept out
+	}
+	if s := one.judged; s != nil {
+		view.Over, view.Window = max(0, view.For-time.Duration(s.overSince.Load())), s.topic.policy.limits.Window
 	}
 	if wrote := l.wrote.Load(); wrote > 0 {
 		view.Written = max(1, view.For-time.Duration(wrote))
@@ -177,19 +200,33 @@ func (l *line) inspect(lag uint64, now time.Time) InspectedLine {
 	return view
 }
 
+// surveyed is what there is to say of all topics.
+type surveyed struct {
+	n     int
+	limit uint64 // that all have, in events; 0: none, or not the same
+}
+
 // survey finds how far lines lag, those that do, and the channels that have
 // subscribers: how many there are, and those with the most.
-func (e *Engine) survey(most int, log eventlog.Itemized) (lags map[*line]uint64, topics int, channels []InspectedChannel) {
+func (e *Engine) survey(most int, log eventlog.Itemized) (lags map[*line]behind, topics surveyed, channels []InspectedChannel) {
 	e.mu.Lock()
 	all := make([]*topic, 0, len(e.topics))
 	for _, t := range e.topics {
 		all = append(all, t)
 	}
 	e.mu.Unlock()
-	lags = make(map[*line]uint64)
+	lags = make(map[*line]behind)
+	topics = surveyed{len(all), uint64(max(0, e.o.MaxLag))} //nolint:gosec // not below zero
 	widest := best[InspectedChannel]{most: most, before: moreSubscribers, list: []InspectedChannel{}}
-	for _, t := range all {
-		view := InspectedChannel{Namespace: t.channel.Namespace, Name: t.channel.Name, Head: t.head.Load()}
+	for i, t := range all {
+		policy := &t.policy
+		view := InspectedChannel{Namespace: t.channel.Namespace, Name: t.channel.Name, Head: t.head.Load(), MaxLag: policy.limits.Events, Skips: policy.Slow == SkipToLatest}
+		switch {
+		case i == 0:
+			topics.limit = view.MaxLag
+		case topics.limit != view.MaxLag:
+			topics.limit = 0
+		}
 		if log != nil {
 			// The topic knows the head only of what was read, which is old if all who
 			// would read it are stalled.
@@ -199,7 +236,7 @@ func (e *Engine) survey(most int, log eventlog.Itemized) (lags map[*line]uint64,
 		view.Subscribers = t.survey(view.Head, lags)
 		widest.add(view)
 	}
-	return lags, len(all), widest.list
+	return lags, topics, widest.list
 }
 
 func moreSubscribers(a, b InspectedChannel) int {
@@ -208,13 +245,15 @@ func moreSubscribers(a, b InspectedChannel) int {
 
 // survey notes how far lines lag behind the head, and counts subscriptions. Those
 // that come or go meanwhile are counted or not.
-func (t *topic) survey(head uint64, lags map[*line]uint64) (subscribers int) {
+func (t *topic) survey(head uint64, lags map[*line]behind) (subscribers int) {
 	for from := 0; from <= subscribers; from += subsAtOnce {
 		t.mu.Lock()
 		subscribers = len(t.subs)
 		for _, s := range t.subs[min(from, subscribers):min(from+subsAtOnce, subscribers)] {
 			if sent := s.sentTo.Load(); head > sent {
-				lags[s.line] = max(lags[s.line], head-sent)
+				b := lags[s.line]
+				b.add(s, head-sent)
+				lags[s.line] = b
 			}
 		}
 		t.mu.Unlock()
@@ -235,7 +274,7 @@ func greatestAndMedian(values []uint64, n int) (greatest, median uint64) {
 }
 
 func inspectAbsent(a *breaker.Absent) InspectedAbsent {
-	view := InspectedAbsent{Session: short(a.Session), Broken: a.Broken, After: a.After, Times: a.Times, Why: a.Why}
+	view := InspectedAbsent{Session: short(a.Session), Connection: a.Connection, Broken: a.Broken, After: a.After, Times: a.Times, Why: a.Why}
 	parts := strings.SplitN(a.Identity, "\x00", 3) // see identityOf
 	if len(parts) < 3 {
 		return view

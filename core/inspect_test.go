@@ -63,10 +63,16 @@ type inspected struct {
 
 func inspect(t *testing.T, body func(*inspected)) {
 	t.Helper()
+	inspectWith(t, Options{Logger: slog.New(slog.DiscardHandler)}, body)
+}
+
+func inspectWith(t *testing.T, o Options, body func(*inspected)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlog.NewMemory(eventlog.MemoryOptions{})
 		mem := session.NewMemory(session.MemoryOptions{})
-		e := New(Options{Log: log, Store: mem, Logger: slog.New(slog.DiscardHandler), Transports: []string{"sse", "ws"}})
+		o.Log, o.Store, o.Transports = log, mem, []string{"sse", "ws"}
+		e := New(o)
 		body(&inspected{t, e, log})
 		e.Close()
 		_ = log.Close()
@@ -121,8 +127,8 @@ func TestInspect(t *testing.T) {
 		}
 		id := slow.client.Session
 		want := []InspectedLine{
-			{Session: id[:8], Subject: "lin", Transport: "ws", For: 3 * time.Second, Written: 2800 * time.Millisecond, Channels: 2, Lag: 7},
-			{Session: v.Lines[1].Session, Subject: "ada", Transport: "ws", For: 2 * time.Second, Written: 1800 * time.Millisecond, Channels: 1},
+			{Session: id[:8], Connection: slow.client.Connection, Subject: "lin", Transport: "ws", For: 3 * time.Second, Written: 2800 * time.Millisecond, Channels: 2, Lag: 7, MaxLag: 1000},
+			{Session: v.Lines[1].Session, Connection: v.Lines[1].Connection, Subject: "ada", Transport: "ws", For: 2 * time.Second, Written: 1800 * time.Millisecond, Channels: 1},
 		}
 		if !slices.Equal(v.Lines, want) {
 			t.Errorf("lines: %+v\nwant %+v", v.Lines, want)
@@ -133,7 +139,7 @@ func TestInspect(t *testing.T) {
 		time.Sleep(8 * time.Second) // its write reaches the deadline
 		synctest.Wait()
 		v = i.Inspect(9, i.log)
-		absent := InspectedAbsent{Session: id[:8], Subject: "lin", After: 5 * time.Second, Times: 1, Why: "a write took longer than its deadline"}
+		absent := InspectedAbsent{Session: id[:8], Connection: slow.client.Connection, Subject: "lin", After: 5 * time.Second, Times: 1, Why: "a write took longer than its deadline"}
 		if v.Evictions != 1 || v.Away != 1 || len(v.Lines) != 1 || v.GreatestLag != 0 || len(v.Absent) != 1 || fmt.Sprint(v.Absent[0]) != fmt.Sprint(absent) {
 			t.Errorf("once it was evicted: %+v", v)
 		}
@@ -150,6 +156,124 @@ func TestInspect(t *testing.T) {
 		text, err := json.Marshal(v)
 		if err != nil || strings.Contains(string(text), id) || strings.Contains(string(text), slow.token) {
 			t.Errorf("%v: it shows what is secret: %s", err, text)
+		}
+	})
+}
+
+// A dripConn takes a Send each second.
+type dripConn struct{ deafConn }
+
+func (dripConn) Send([]transport.Item, time.Time) (bool, error) {
+	time.Sleep(time.Second)
+	return true, nil
+}
+
+// TestInspectLimits: each channel has its own, and who is over it is shown as
+// such, with for how long. The total has one only where all are the same.
+func TestInspectLimits(t *testing.T) {
+	policy := func(ch eventlog.Channel) Policy {
+		if ch.Name == "quotes" {
+			return Policy{MaxLag: 10, Slow: SkipToLatest}
+		}
+		return Policy{MaxLag: 50, LagWindow: 20 * time.Second}
+	}
+	inspectWith(t, Options{Logger: slog.New(slog.DiscardHandler), Policy: policy, PageBytes: 1}, func(i *inspected) {
+		if v := i.Inspect(9, nil); v.MaxLag != 1000 {
+			i.Errorf("of no channel: %d", v.MaxLag)
+		}
+		i.attach("lin", "", dripConn{}, "room")
+		time.Sleep(2 * time.Second)
+		if v := i.Inspect(9, nil); v.MaxLag != 50 || v.Channels[0].MaxLag != 50 || v.Channels[0].Skips {
+			i.Errorf("of one channel: %+v", v)
+		}
+		i.attach("ada", "", deafConn{}, "quotes")
+		for range 10 { // more than it takes
+			i.append("room", 20)
+			time.Sleep(time.Second)
+		}
+		v := i.Inspect(9, nil)
+		if one := v.Lines[0]; v.MaxLag != 0 || one.MaxLag != 50 || one.Over < 5*time.Second || one.Over > 9*time.Second || one.Window != 20*time.Second {
+			i.Errorf("who is over the limit: %+v, of all %d", one, v.MaxLag)
+		}
+		if one := v.Lines[1]; one.Over != 0 || one.Window != 0 {
+			i.Errorf("who keeps up: %+v", one)
+		}
+		if c := v.Channels; c[0].Name != "quotes" || c[0].MaxLag != 10 || !c[0].Skips || c[1].MaxLag != 50 {
+			i.Errorf("channels: %+v", c)
+		}
+	})
+}
+
+// TestInspectPlain: of plain clients without a subject the address is shown, and
+// what logs call the connection, while they are here and while they are kept out.
+func TestInspectPlain(t *testing.T) {
+	inspect(t, func(i *inspected) {
+		var stuck []*stalledConn
+		for n := range 2 {
+			stuck = append(stuck, newStalledConn())
+			hello := transport.Hello{Channels: []transport.Subscription{{Channel: "room"}}}
+			peer := transport.Peer{Addr: "2001:db8::7", Transport: "sse", Connection: fmt.Sprint("c", n)}
+			if _, err := i.Attach(i.Context(), peer, hello, stuck[n]); err != nil {
+				i.Fatal(err)
+			}
+			synctest.Wait()
+			stuck[n].stall()
+		}
+		names := func() (got []string) {
+			v := i.Inspect(9, nil)
+			for _, l := range v.Lines {
+				got = append(got, "in "+l.Address+" "+l.Connection)
+			}
+			for _, a := range v.Absent {
+				got = append(got, "out "+a.Address+" "+a.Connection)
+			}
+			slices.Sort(got)
+			return got
+		}
+		if got := names(); !slices.Equal(got, []string{"in 2001:db8::/64 c0", "in 2001:db8::/64 c1"}) {
+			i.Errorf("%q", got)
+		}
+		i.append("room", 3)
+		time.Sleep(12 * time.Second)
+		synctest.Wait()
+		if got := names(); !slices.Equal(got, []string{"out 2001:db8::/64 c0", "out 2001:db8::/64 c1"}) {
+			i.Errorf("%q", got)
+		}
+	})
+}
+
+// TestTrialIsTold: a trial is passed, and the log says so, when the client is
+// within its limits, and not already when it has reached where it came back.
+func TestTrialIsTold(t *testing.T) {
+	var said strings.Builder
+	logger := slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	policy := func(eventlog.Channel) Policy { return Policy{MaxLag: 50, LagWindow: time.Hour} }
+	inspectWith(t, Options{Logger: logger, Policy: policy, PageBytes: 1}, func(i *inspected) {
+		stuck := newStalledConn()
+		slow := i.attach("lin", "", stuck, "room")
+		at, err := i.log.Seek(i.Context(), eventlog.Channel{Name: "room"}, eventlog.Start{})
+		if err != nil {
+			t.Error(err)
+		}
+		stuck.stall()
+		i.append("room", 9)
+		time.Sleep(16 * time.Second)
+		back := transport.Hello{Version: 1, Line: uint64(time.Now().UnixNano()), Token: slow.token, Channels: []transport.Subscription{{Channel: "room", After: at}}}
+		if _, err := i.Attach(i.Context(), transport.Peer{Subject: "lin", Transport: "ws"}, back, dripConn{}); err != nil {
+			t.Fatal(err)
+		}
+		for range 15 { // it has read the nine it missed when this is over
+			i.append("room", 20)
+			time.Sleep(time.Second)
+		}
+		v := i.Inspect(9, nil)
+		if one := v.Lines[0]; !one.Trial || one.Over == 0 || strings.Contains(said.String(), "trial passed") {
+			i.Errorf("while it is live and over its limit: %+v", one)
+		}
+		time.Sleep(10 * time.Minute)
+		v = i.Inspect(9, nil)
+		if one := v.Lines[0]; one.Trial || one.Lag > 0 || one.Over != 0 || strings.Count(said.String(), `msg="trial passed"`) != 1 {
+			i.Errorf("once it keeps up: %+v", one)
 		}
 	})
 }

@@ -10,7 +10,24 @@ import (
 // A lagging line, and by how many events it lags where it lags most.
 type lagging struct {
 	line *line
-	lag  uint64
+	behind
+}
+
+// A behind is how a line lags.
+type behind struct {
+	lag    uint64        // in events
+	limit  uint64        // what that may be; 0: anything
+	judged *subscription // the one that is over its policy for longest, or nil
+}
+
+// add takes a subscription of the line's that lags.
+func (b *behind) add(s *subscription, lag uint64) {
+	if lag > b.lag {
+		b.lag, b.limit = lag, s.topic.policy.limits.Events
+	}
+	if over := s.overSince.Load(); over > 0 && (b.judged == nil || over < b.judged.overSince.Load()) {
+		b.judged = s
+	}
 }
 
 // maxRefreshed bounds the channels of which the log is asked for the head, to see
@@ -23,8 +40,8 @@ func (e *Engine) laggards() []lagging {
 	e.refreshHeads()
 	lags, _, _ := e.survey(0, nil)
 	list := make([]lagging, 0, len(lags))
-	for l, lag := range lags {
-		list = append(list, lagging{l, lag})
+	for l, b := range lags {
+		list = append(list, lagging{l, b})
 	}
 	slices.SortFunc(list, lagsMore)
 	return list

@@ -29,6 +29,9 @@ type subscription struct {
 	// sentTo and takenTo are the offsets up to which all was sent, and is on its
 	// way at least.
 	sentTo, takenTo atomic.Uint64
+	// For people who look: how long after its line began it was over the policy,
+	// and has not come closer since; 0: it is within it.
+	overSince atomic.Int64
 
 	// Owned by the line's worker.
 	cursor  eventlog.Position
