@@ -13,10 +13,13 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/throughline/throughline/eventlog"
 	"github.com/throughline/throughline/internal/wireclient"
 	"github.com/throughline/throughline/server"
 )
@@ -26,6 +29,7 @@ import (
 type inspectedWorld struct {
 	*testing.T
 	address string
+	log     *downLog
 	ctx     context.Context
 	srv     *server.Server
 	stop    func()
@@ -34,15 +38,33 @@ type inspectedWorld struct {
 func startInspected(t *testing.T) *inspectedWorld {
 	t.Helper()
 	needBrowser(t)
-	w := &inspectedWorld{T: t, address: freeAddress(t), ctx: t.Context()}
+	memory := eventlog.NewMemory(eventlog.MemoryOptions{})
+	w := &inspectedWorld{T: t, address: freeAddress(t), log: &downLog{Memory: memory}, ctx: t.Context()}
 	w.start()
-	t.Cleanup(func() { w.stop() })
+	t.Cleanup(func() { w.stop(); _ = memory.Close() })
 	return w
+}
+
+// A downLog can't be asked while it is down.
+type downLog struct {
+	*eventlog.Memory
+	down atomic.Bool
+}
+
+func (l *downLog) Seek(ctx context.Context, ch eventlog.Channel, s eventlog.Start) (eventlog.Position, error) {
+	if l.down.Load() {
+		return eventlog.Position{}, eventlog.ErrUnavailable
+	}
+	return l.Memory.Seek(ctx, ch, s)
 }
 
 func (w *inspectedWorld) start() {
 	w.Helper()
 	w.srv = serve(w.T, server.Options{
+		Log: w.log,
+		Namespaces: map[string]server.Namespace{"": {Rules: map[string]server.Rule{
+			"quotes:*": {MaxLag: 50, Slow: server.SkipToLatest},
+		}}},
 		WriteTimeout:  2 * time.Second,
 		EvictionDelay: 20 * time.Second,
 		DrainTime:     time.Millisecond,
@@ -218,6 +240,72 @@ func TestInspector(t *testing.T) {
 	}
 }
 
+// TestInspectorTellsApart: plain clients have their addresses, and the names that
+// logs have of their connections, here and when they are kept out; each channel
+// has its own limit; what fails is said above all else.
+func TestInspectorTellsApart(t *testing.T) {
+	w := startInspected(t)
+	p := open(t, "inspector", "http://"+w.address+"/tools/inspect/")
+	p.becomes(inspectorState, "live")
+	p.becomes(`document.querySelector("#trouble").hidden`, true)
+	for range 2 {
+		w.stallPlain("heavy")
+	}
+	w.follow("ada", "ws", "quotes:EURUSD")
+	p.becomes(rows("lines")+`.split("127.0.0.1").length`, 3)
+	var here []string
+	p.eval(&here, `[...document.querySelectorAll("#lines tbody tr")].filter((row) => row.cells[0].textContent.includes("127.0.0.1")).map((row) => row.cells[1].textContent).sort()`)
+	if len(here) != 2 || here[0] == here[1] || !strings.Contains(here[0], "plain") {
+		t.Errorf("plain clients are told apart by %q", here)
+	}
+	p.becomes(`document.querySelector("#lag-sub").textContent`, "median 0") // the limits differ
+	p.becomes(`[...document.querySelectorAll("#channels tbody tr")].map((row) => row.cells[0].firstChild.textContent + " " + row.cells[2].innerText.replace(/\s+/g, " ")).sort().join()`,
+		"heavy 1,000,quotes:EURUSD 50 then skips")
+
+	w.flood("heavy", 100, 60_000)
+	p.becomes(`document.querySelector("#away").textContent`, "2")
+	var out []string
+	p.eval(&out, `[...document.querySelectorAll("#absent tbody tr")].filter((row) => row.cells[0].textContent.includes("127.0.0.1")).map((row) => row.cells[1].textContent).sort()`)
+	if !slices.Equal(here, out) {
+		t.Errorf("of those that are kept out %q, before %q", out, here)
+	}
+
+	w.log.down.Store(true)
+	p.becomes(`document.querySelector("#trouble").innerText.replace(/[\d\s]+/g, " ")`, "The log fails for s, and is not asked for now: its breaker is open.")
+	p.becomes(`/Live · .* · The log fails/.test(document.querySelector("#state").textContent)`, true)
+	p.becomes(`document.title`, "⚠ Inspector")
+	p.fits()
+	w.log.down.Store(false)
+	p.becomes(`document.querySelector("#trouble").hidden && !document.body.dataset.trouble && document.title`, "Inspector")
+}
+
+// stallPlain has a plain client follow a channel, and read nothing.
+func (w *inspectedWorld) stallPlain(channel string) {
+	w.Helper()
+	c, err := net.Dial("tcp", w.address)
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.Cleanup(func() { _ = c.Close() })
+	_ = c.(*net.TCPConn).SetReadBuffer(4 << 10)
+	if _, err = fmt.Fprintf(c, "GET /realtime/sse?channel=%s HTTP/1.1\r\nHost: %s\r\n\r\n", channel, w.address); err != nil {
+		w.Fatal(err)
+	}
+}
+
+// TestInspectorDurations: a length of time is told to about a hundredth.
+func TestInspectorDurations(t *testing.T) {
+	w := startInspected(t)
+	p := open(t, "inspector", "http://"+w.address+"/tools/inspect/")
+	p.eval(nil, `import("./inspector.js").then(({ duration }) => void Object.assign(globalThis, { duration }))`)
+	for seconds, want := range map[int]string{
+		0: "0 s", 89: "89 s", 90: "90 s", 99: "99 s", 100: "1 min 40 s", 120: "2 min", 599: "9 min 59 s", 600: "10 min", 630: "11 min",
+		5400: "90 min", 6000: "1 h 40 min", 35_990: "10 h", 86_400: "24 h", 500_000: "6 d",
+	} {
+		p.becomes(fmt.Sprintf(`duration(%d * 1e9).replaceAll("\u00a0", " ")`, seconds), want)
+	}
+}
+
 func quote(text string) string {
 	b, _ := json.Marshal(text)
 	return string(b)
@@ -287,6 +375,9 @@ func TestInspectorPictures(t *testing.T) {
 			p.picture(filepath.Join(folder, "inspector-"+s.name+suffix+".png"))
 		}
 	}
+	w.log.down.Store(true)
+	p.becomes(`document.querySelector("#trouble").innerText.includes("breaker")`, true)
+	p.picture(filepath.Join(folder, "inspector-fails.png"))
 	w.stop()
 	p.becomes(inspectorState, "gone")
 	p.picture(filepath.Join(folder, "inspector-gone.png"))

@@ -91,7 +91,7 @@ type inspector struct {
 	closed bool             // guarded by mu
 	seen   time.Time        // guarded by mu: when somebody looked last
 	stop   chan struct{}    // guarded by mu: ends what runs; nil: nothing does
-	runs   sync.WaitGroup   // what runs; begun under mu
+	runs   sync.WaitGroup   // what runs; begun under mu, or by one that runs
 }
 
 // lookInto says which server is looked into.
@@ -142,7 +142,7 @@ func (i *inspector) look() {
 		return
 	}
 	i.stop = make(chan struct{})
-	r := &inspectorRun{inspector: i, feed: i.feed, stop: i.stop}
+	r := &inspectorRun{inspector: i, feed: i.feed, stop: i.stop, asks: make(chan readiness, 1), last: readiness{Ready: true}}
 	i.runs.Go(r.run)
 }
 
@@ -183,8 +183,11 @@ type inspectorRun struct {
 	inspector *inspector
 	feed      *Server
 	stop      chan struct{}
-	told      bool   // it has begun
-	evictions uint64 // that were told of
+	told      bool           // it has begun
+	evictions uint64         // that were told of
+	asks      chan readiness // holds one: what Readyz says, once that is known
+	last      readiness
+	asking    bool
 }
 
 func (r *inspectorRun) run() {
@@ -208,11 +211,26 @@ func (r *inspectorRun) run() {
 type snapshot struct {
 	core.Inspection
 
-	Up  time.Duration `json:"up"`
-	Log *retained     `json:"log,omitempty"` // if the log can say
-	// MaxLag and LagWindow are Options.MaxLag and LagWindow.
-	MaxLag    int           `json:"maxLag"`
-	LagWindow time.Duration `json:"lagWindow"`
+	Up     time.Duration  `json:"up"`
+	Log    *retained      `json:"log,omitempty"` // if the log can say
+	Health readiness      `json:"health"`        // as Readyz answers
+	Memory *shownPressure `json:"memory,omitempty"`
+}
+
+// A shownPressure is what is done about memory that is short.
+type shownPressure struct {
+	Stage string `json:"stage"`
+	Used  int64  `json:"used"` // bytes
+	Limit int64  `json:"limit"`
+}
+
+// shown returns what is to be seen of the memory; nil: there is enough.
+func (m *memory) shown() *shownPressure {
+	stage := memoryStage(m.stage.Load())
+	if stage == memoryEnough {
+		return nil
+	}
+	return &shownPressure{stage.String(), m.used.Load(), m.limit.bytes}
 }
 
 type retained struct {
@@ -228,6 +246,21 @@ type pulse struct {
 	Evictions uint64 `json:"evictions"` // since the one before
 }
 
+// health returns what fails, as it was a moment ago, and has that looked at anew:
+// what does not answer makes nobody wait.
+func (r *inspectorRun) health() readiness {
+	select {
+	case r.last = <-r.asks:
+		r.asking = false
+	default:
+	}
+	if !r.asking {
+		r.asking = true
+		r.inspector.runs.Go(func() { r.asks <- r.inspector.watched.health.look() })
+	}
+	return r.last
+}
+
 // tell publishes how things are.
 func (r *inspectorRun) tell() {
 	i := r.inspector
@@ -235,11 +268,9 @@ func (r *inspectorRun) tell() {
 	now := snapshot{
 		Inspection: i.watched.engine.Inspect(inspectorMost, items),
 		Up:         time.Since(i.began),
-		MaxLag:     i.watched.o.MaxLag,
-		LagWindow:  i.watched.o.LagWindow,
+		Health:     r.health(),
+		Memory:     i.watched.memory.shown(),
 	}
-	def(&now.MaxLag, 1000)
-	def(&now.LagWindow, 10*time.Second)
 	if measured, ok := i.kept.(eventlog.Measured); ok {
 		size := measured.Size()
 		now.Log = &retained{size.Channels, size.Bytes}

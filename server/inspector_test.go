@@ -51,12 +51,22 @@ func (i *inspecting) look(channel string) wireclient.Stream {
 
 // A shown snapshot is what a page gets, as far as tests look at it.
 type shown struct {
-	Connections           map[string]int
-	Away, Trials          int
-	Evictions             uint64
-	GreatestLag           uint64
-	MaxLag                int
-	Up                    time.Duration
+	Connections  map[string]int
+	Away, Trials int
+	Evictions    uint64
+	GreatestLag  uint64
+	MaxLag       int
+	Up           time.Duration
+	Health       struct {
+		Failing map[string]struct {
+			For     float64
+			Breaker string
+		}
+	}
+	Memory struct {
+		Stage       string
+		Used, Limit int64
+	}
 	Log                   struct{ Bytes int64 }
 	Lines, Absent, Topics json.RawMessage
 	Channels              []struct {
@@ -147,6 +157,44 @@ func TestInspectorShows(t *testing.T) {
 		}
 		if token := first.Open.Token; strings.Contains(text, token) || strings.Contains(text, token[:20]) {
 			t.Errorf("it shows a token: %s", text)
+		}
+	})
+}
+
+// TestInspectorShowsWhatFails: a log that is down, as Readyz has it, and memory
+// that is short. A log that does not answer holds no snapshot up.
+func TestInspectorShowsWhatFails(t *testing.T) {
+	log := &soundedLog{}
+	inBubbleWith(t, log.open, server.Options{}, func(w *world) {
+		i := inspectorOf(w, unchanged, "/inspect/")
+		if _, text := i.now(); !strings.Contains(text, `"health":{"ready":true}`) || strings.Contains(text, `"memory"`) {
+			t.Errorf("while all is well: %s", text)
+		}
+		log.down.Store(true)
+		s := i.look("snapshot")
+		defer s.Close()
+		time.Sleep(10 * time.Second)
+		v, text := i.now()
+		if f := v.Health.Failing["log"]; f.Breaker == "" || f.For < 5 {
+			t.Errorf("while the log fails: %s", text)
+		}
+		log.deaf.Store(true)
+		log.slow.Store(int64(time.Minute))
+		before := v.Up
+		if v, text = i.now(); v.Up-before < 2*time.Second || v.Health.Failing["log"].For < 8 {
+			t.Errorf("while the log does not answer, %v later: %s", v.Up-before, text)
+		}
+		log.slow.Store(0)
+		log.down.Store(false)
+		time.Sleep(2 * time.Minute)
+		if _, text = i.now(); !strings.Contains(text, `"health":{"ready":true}`) {
+			t.Errorf("once it answers again: %s", text)
+		}
+	})
+	inBubble(t, server.Options{MemoryLimit: 1}, func(w *world) {
+		i := inspectorOf(w, unchanged, "/inspect/")
+		if v, text := i.now(); v.Memory.Stage != "evicting" || v.Memory.Used <= 1 || v.Memory.Limit != 1 {
+			t.Errorf("while memory is short: %s", text)
 		}
 	})
 }

@@ -15,13 +15,21 @@ const unit = (n, name) => `${n}\u00a0${name}`;
 const some = (n, one, many = one + "s") => unit(count.format(n), n === 1 ? one : many);
 const list = (...parts) => parts.filter(Boolean).join(" · ");
 
-/** A length of time in nanoseconds, in the unit that fits. */
-function duration(ns) {
+/** A length of time in nanoseconds, to about a hundredth. */
+export function duration(ns) {
   const s = Math.max(0, Math.round(ns / 1e9));
-  if (s < 90) return unit(s, "s");
-  if (s < 5400) return unit(Math.round(s / 60), "min");
+  if (s < 100) return unit(s, "s");
+  if (s < 600) return inTwo(s, 60, "min", "s");
+  const minutes = Math.round(s / 60);
+  if (minutes < 100) return unit(minutes, "min");
+  if (minutes < 600) return inTwo(minutes, 60, "h", "min");
   const hours = Math.round(s / 3600);
-  return hours < 48 ? unit(hours, "h") : unit(Math.round(hours / 24), "d");
+  return hours < 100 ? unit(hours, "h") : unit(Math.round(hours / 24), "d");
+}
+
+function inTwo(n, by, large, small) {
+  const whole = unit(Math.floor(n / by), large);
+  return n % by ? unit(whole, unit(n % by, small)) : whole;
 }
 
 function bytes(n) {
@@ -44,25 +52,32 @@ function set(element, text) {
 /** What a client is called. */
 const who = (r) => r.subject || r.address || "unnamed";
 const whoElse = (r) => r.namespace && `in ${r.namespace}`;
-const session = (r) => r.session || "plain";
+/** What tells a client from others that are called the same. */
+const session = (r) => r.session || r.connection || "plain";
+const plain = (r) => !r.session && r.connection && "plain";
+const isOver = (r) => r.maxLag && r.lag > r.maxLag;
 const evicted = (r) => (r.evicted ? `${unit(r.evicted, "×")}: ${r.why}` : "");
 const keptOf = (r) => (r.broken ? r.broken.join(", ") : "everything");
 const reason = (r) => (r.broken ? `its connections over ${r.broken.join(", ")} broke` : r.why || "too slow");
+const standing = (r) => (r.trial ? "on trial" : r.window ? "over the limit" : "closed");
+const overFor = (r) => r.window && list(r.trial && "over the limit", `${duration(r.over ?? 0)} of ${duration(r.window)}`);
+const limitOf = (r) => (r.maxLag ? count.format(r.maxLag) : "none");
+const skips = (r) => r.skips && "then skips";
 const kept = (r) => (r.held ? bytes(r.held.bytes) : "?");
 
 /** Columns: a class, and the spans of a cell by their classes. */
 const tables = {
   lines: {
-    row: (r) => (r.trial ? "trial" : ""),
+    row: (r) => (r.trial ? "trial" : r.window ? "over" : ""),
     columns: [
-      ["", [["inline", who], ["inline code soft narrow", session], ["sub", whoElse], ["sub narrow", (r) => list(r.transport, some(r.channels, "channel"), duration(r.for))], ["sub narrow", evicted]]],
-      ["wide", [["code", session]]],
+      ["", [["inline", who], ["inline code soft narrow", session], ["sub", whoElse], ["sub narrow", (r) => list(r.transport, plain(r), some(r.channels, "channel"), duration(r.for))], ["sub narrow", evicted]]],
+      ["wide", [["code", session], ["sub", plain]]],
       ["wide", [["", (r) => r.transport]]],
       ["wide number", [["", (r) => duration(r.for)]]],
       ["wide number", [["", (r) => count.format(r.channels)]]],
       ["wide number", [["", (r) => (r.written ? `${duration(r.written)} ago` : "not yet")]]],
-      ["number", [["", (r) => count.format(r.lag)], ["bar", (r, { greatestLag }) => (r.lag ? r.lag / greatestLag : 0)]]],
-      ["", [["state", (r) => (r.trial ? "on trial" : "closed")]]],
+      ["number", [["", (r) => count.format(r.lag)], ["sub", (r) => isOver(r) && `limit ${limitOf(r)}`], ["bar", (r, { greatestLag }) => (r.lag ? r.lag / greatestLag : 0)]]],
+      ["", [["state", standing], ["sub", overFor]]],
       ["wide", [["soft", (r) => evicted(r) || "–"]]],
     ],
   },
@@ -70,7 +85,7 @@ const tables = {
     row: () => "open",
     columns: [
       ["", [["inline", who], ["inline code soft narrow", session], ["sub", whoElse], ["sub narrow", (r) => list(r.times > 1 && `${unit(r.times, "×")} in a row`, reason(r))]]],
-      ["wide", [["code", session]]],
+      ["wide", [["code", session], ["sub", plain]]],
       ["", [["state", keptOf]]],
       ["number", [["", (r) => duration(r.after)]]],
       ["wide number", [["", (r) => count.format(r.times)]]],
@@ -80,8 +95,9 @@ const tables = {
   channels: {
     row: () => "",
     columns: [
-      ["", [["", (r) => r.name], ["sub", (r) => r.namespace && `in ${r.namespace}`], ["sub narrow", (r) => list(`head ${count.format(r.head)}`, r.held && some(r.held.events, "event"))]]],
+      ["", [["", (r) => r.name], ["sub", (r) => r.namespace && `in ${r.namespace}`], ["sub narrow", (r) => list(`limit ${limitOf(r)}`, skips(r), `head ${count.format(r.head)}`, r.held && some(r.held.events, "event"))]]],
       ["number", [["", (r) => count.format(r.subscribers)]]],
+      ["wide number", [["", limitOf], ["sub", skips]]],
       ["wide number", [["", (r) => count.format(r.head)]]],
       ["wide number", [["", (r) => (r.held ? count.format(r.held.events) : "?")]]],
       ["number", [["", kept]]],
@@ -121,6 +137,60 @@ function showTable(id, rows, snapshot) {
   table.nextElementSibling.hidden = !!rows.length;
 }
 
+// What fails.
+
+const parts = { log: "The log", store: "The session store" };
+const breakers = { open: ", and is not asked for now: its breaker is open", "half-open": ", and is tried again: its breaker is half-open" };
+const stages = {
+  trimming: "The log gives up its oldest events.",
+  refusing: "The log gives up its oldest events, and new clients are refused.",
+  evicting: "The log gives up its oldest events, new clients are refused, and who lags most is evicted.",
+};
+
+const failing = (kind) => ([name, f]) =>
+  name === "server"
+    ? { kind, what: "Going away", more: "This server takes no more clients." }
+    : { kind, what: `${parts[name] ?? name} fails`, more: `for ${duration(f.for * 1e9)}${breakers[f.breaker] ?? ""}.` };
+
+/** What there is to say: how bad it is, what it is, and more about it. */
+function troubles({ health, memory }) {
+  const all = [...Object.entries(health.failing ?? {}).map(failing("bad")), ...Object.entries(health.degraded ?? {}).map(failing("warn"))];
+  if (memory) {
+    const used = `${unit(Math.round((100 * memory.used) / memory.limit), "%")} of ${bytes(memory.limit)} are used.`;
+    all.push({ kind: memory.stage === "trimming" ? "warn" : "bad", what: "Memory is short", more: `${stages[memory.stage]} ${used}` });
+  }
+  return all;
+}
+
+let trouble = ""; // what there was to say last
+
+function showTroubles(s) {
+  const all = troubles(s);
+  const box = $("trouble");
+  while (box.children.length > all.length) box.lastChild.remove();
+  all.forEach(({ kind, what, more }, i) => {
+    if (!box.children[i]) box.append(document.createElement("li"));
+    const item = box.children[i];
+    if (!item.firstChild) item.append(document.createElement("b"), " ", document.createElement("span"));
+    item.className = kind;
+    set(item.firstChild, what);
+    set(item.lastChild, more);
+  });
+  box.hidden = !all.length;
+  const worst = all.find(({ kind }) => kind === "bad") ?? all[0];
+  if (worst) document.body.dataset.trouble = worst.kind;
+  else delete document.body.dataset.trouble;
+  tellTrouble(all.map(({ what }) => what).join(", "));
+}
+
+/** Tells those who listen what has changed. */
+function tellTrouble(now) {
+  if (now === trouble) return;
+  trouble = now;
+  spoken = performance.now();
+  set($("spoken"), `${now || "Nothing fails any more"}.`);
+}
+
 // Totals.
 
 let spoken = -Infinity; // when they were told to those who listen
@@ -132,8 +202,8 @@ function showTotals(s) {
   set($("transports"), list(...transports.map(([name, n]) => `${name} ${count.format(n)}`)) || "none");
   set($("sessions"), count.format(s.sessions));
   set($("lag"), count.format(s.greatestLag));
-  set($("lag-sub"), `median ${count.format(s.medianLag)} · limit ${count.format(s.maxLag)}`);
-  $("lag").classList.toggle("warn", s.greatestLag > s.maxLag);
+  set($("lag-sub"), list(`median ${count.format(s.medianLag)}`, s.maxLag && `limit ${count.format(s.maxLag)}`));
+  $("lag").classList.toggle("warn", s.lines.some(isOver));
   set($("away"), count.format(s.away));
   set($("trials"), `${count.format(s.trials)} on trial`);
   set($("evictions"), count.format(s.evictions));
@@ -290,15 +360,16 @@ function showState() {
   const age = performance.now() - (seen ?? 0);
   let [state, text] = ["connecting", "Connecting…"];
   if (refused) [state, text] = ["refused", `Refused: ${refused.message || refused.code}. Reload to log in again.`];
-  else if (seen !== undefined && age < (name === "online" ? quiet : 1.6 * second)) [state, text] = ["live", list("Live", names[transport])];
+  else if (seen !== undefined && age < (name === "online" ? quiet : 1.6 * second)) [state, text] = ["live", list("Live", names[transport], trouble)];
   else if (seen !== undefined) [state, text] = ["gone", `Server gone, last seen ${duration(age * 1e6)} ago`];
   document.body.dataset.state = state;
   set($("state-text"), text);
-  document.title = state === "live" ? "Inspector" : `${state === "connecting" ? "…" : "⚠"} Inspector`;
+  document.title = state === "live" && !trouble ? "Inspector" : `${state === "connecting" ? "…" : "⚠"} Inspector`;
 }
 
 function showSnapshot(s) {
   [seen, refused, limit] = [performance.now(), undefined, s.maxLag];
+  showTroubles(s);
   showTotals(s);
   showTable("lines", s.lines, s);
   showTable("absent", s.absent, s);
