@@ -1,20 +1,25 @@
 // What the page shows comes to it through Throughline, as everything else does:
 // a snapshot of all clients each half second in one channel. It reads the numbers
-// themselves, too, as one client more.
+// themselves, too, as one client more. How far behind the server counts a client is
+// what its inspector shows.
 import { call } from "./realtime/call.js";
 import { connect } from "./realtime/client.js";
 
 const SHOWN = 120; // snapshots: a minute
-const TOP = 1000; // events behind, at a strip's upper edge
+const TOP = 10_000; // events behind, at a strip's upper edge
+const TICKS = [10, 100, 1000]; // where it has lines; style.css has their labels
 const BEHIND = 30; // events, of a client that reads: too many to be on their way
-const HIGH = 32; // of a strip, in its own units
-const STATES = ["live", "stalled", "evicted", "trial", "caught-up", "connecting"];
+const HIGH = 44; // of a strip, in its own units
+const CAP = 1.5; // of a bar: its upper edge
+const STATES = ["live", "late", "stalled", "evicted", "trial", "caught-up", "connecting"];
 const CARRIERS = { ws: "WebSocket", websocket: "WebSocket", sse: "SSE", poll: "Long-poll" };
 const OWN = "This page";
 
 const $ = (id) => document.getElementById(id);
 const client = connect("realtime");
+const inspector = connect("inspect/realtime");
 const rows = new Map(); // by name: what shows a client
+const counted = new Map(); // by name: how far behind the server counts it
 const own = { last: 0, missing: 0, repeated: 0, leftOut: 0, evictions: 0, told: false };
 let snapshot;
 
@@ -30,14 +35,17 @@ function count({ data: { n }, gap }) {
 function ownView() {
   const { name, transport, retryAt, reason } = client.state;
   const out = name === "waiting" && reason.code === "slow_consumer";
+  const lag = own.last ? Math.max(0, snapshot.published - own.last) : 0;
+  const here = lag > snapshot.maxLag ? "late" : "live";
   return {
     ...own,
     name: OWN,
     carrier: transport ?? own.carrier,
-    state: out ? "evicted" : name === "online" ? "live" : "connecting",
+    state: out ? "evicted" : name === "online" ? here : "connecting",
     reads: true,
     back: out ? Math.max(0, retryAt - Date.now()) : -1,
-    lag: own.last ? Math.max(0, snapshot.published - own.last) : 0,
+    lag,
+    toGo: 0,
   };
 }
 
@@ -47,35 +55,66 @@ function newRow(name) {
   const item = $("client").content.firstElementChild.cloneNode(true);
   const [turn, remove] = item.querySelectorAll("button");
   const strip = item.querySelector(".strip");
-  const paths = STATES.map((state) => {
+  const path = (kind, d = "") => {
     const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
-    path.setAttribute("class", state);
+    path.setAttribute("class", kind);
+    path.setAttribute("d", d);
     strip.append(path);
     return path;
-  });
+  };
+  for (const lag of TICKS) path("tick", across(lag));
+  const paths = STATES.map((state) => ({ bars: path(`${state} bars`), caps: path(`${state} caps`) }));
+  const limit = path("limit");
   item.dataset.name = name;
   item.querySelector(".who b").textContent = name;
   turn.addEventListener("click", () => order(row.view.reads ? "stall" : "read", { client: name }));
   remove.addEventListener("click", () => order("remove", { client: name }));
   item.querySelector("div.buttons").hidden = name === OWN;
   $("clients").append(item);
-  const row = { item, turn, paths, past: [], view: undefined };
+  const row = { item, turn, strip, paths, limit, past: [], view: undefined };
   return row;
 }
 
+const inFull = (n) => n.toLocaleString("en");
+
 /** What a state is called, and what there is to say about it. */
-function inWords({ state, reads, back, lag }) {
+export function inWords({ state, reads, back, lag, toGo, name }) {
   const seconds = Math.ceil(back / 1000);
   switch (state) {
-    case "live": return ["Live", lag > BEHIND ? "falls behind" : "keeps up"];
+    case "live": return ["Live", lag > BEHIND ? `${inFull(lag)} behind` : "keeps up"];
+    case "late": return ["Over the limit", inServersWords(name) ?? `${inFull(lag)} behind`];
     case "stalled": return ["Stalled", "reads nothing"];
-    case "trial": return ["On trial", "catches up"];
+    case "trial": return ["On trial", `still ${inFull(lag)} behind` + trialInWords(name, toGo)];
     case "caught-up": return ["Caught up", "the trial is passed"];
     case "connecting": return ["Connecting", ""];
   }
-  if (back > 0) return [`Evicted: back in ${seconds} s`, reads ? "is kept out, and waits" : "doesn't know, as it doesn't read"];
+  if (back > 0) return [`Evicted: back in ${seconds} s`, reads ? "is kept out, and waits" : "can't know: it reads nothing"];
   if (reads) return ["Evicted", "comes back"];
-  return ["Evicted", "may come back, but doesn't read"];
+  return ["Evicted", "may come back; reads nothing"];
+}
+
+/** For how long one is over the limit by the server's count, if so; that ends with a write. */
+function overInWords({ over = 0, window: most } = {}) {
+  if (!most) return "";
+  return over < most ? `${Math.floor(over / 1e9)} s of ${most / 1e9}` : "out after this write";
+}
+
+/** What the server says of one that is over the limit, which it may not be yet by its count. */
+function inServersWords(name) {
+  const is = counted.get(name);
+  const over = overInWords(is);
+  return is && (over ? `by the server: ${over}` : `the server counts ${inFull(is.lag)}`);
+}
+
+function trialInWords(name, toGo) {
+  if (toGo) return `, ${inFull(toGo)} to go`;
+  const over = overInWords(counted.get(name));
+  return over && `, ${over}`;
+}
+
+function takeCounts({ data }) {
+  counted.clear();
+  for (const line of data.lines) counted.set(line.subject, line);
 }
 
 function show(row, view) {
@@ -87,29 +126,41 @@ function show(row, view) {
   put(item.querySelector(".carrier"), (CARRIERS[view.carrier] ?? "–") + (view.modem ? ", 256 kbit/s" : ""));
   put(item.querySelector(".state b"), state);
   put(item.querySelector(".state span"), more);
-  for (const name of ["last", "lag"]) put(item.querySelector(`.${name}`), view.last ? view[name].toLocaleString("en") : "–");
+  for (const name of ["last", "lag"]) put(item.querySelector(`.${name}`), view.last ? inFull(view[name]) : "–");
   put(item.querySelector(".evicted"), view.evictions ? `${view.evictions}×` : "–");
   putMissing(item.querySelector(".missing"), view);
   put(turn, view.reads ? "Stall" : "Let it read");
 }
 
 function putMissing(element, { missing, repeated, leftOut }) {
-  let words = missing.toLocaleString("en");
+  let words = inFull(missing);
   if (repeated) words += `, ${repeated} twice`;
   if (leftOut) words += ` (${leftOut} told)`;
   put(element, words);
   element.classList.toggle("wrong", missing + repeated > 0);
 }
 
-/** One path for each state; where a client is out, its bars are thin. */
-function draw({ paths, past }) {
-  const lines = STATES.map(() => "");
+/** How high a lag is in a strip, whose scale is logarithmic. */
+const height = (lag) => (HIGH * Math.log(1 + Math.min(lag, TOP))) / Math.log(1 + TOP);
+const across = (lag) => `M0 ${(HIGH - height(lag)).toFixed(1)}h${SHOWN}`;
+
+/** Bars of a path for each state, and their upper edges; where a client is out they are thin. */
+function draw({ strip, paths, limit, past }) {
+  const bars = STATES.map(() => "");
+  const caps = STATES.map(() => "");
   past.forEach(({ state, lag }, i) => {
-    const height = 2 + ((HIGH - 2) * Math.log(1 + Math.min(lag, TOP))) / Math.log(1 + TOP);
-    const x = SHOWN - past.length + i;
-    lines[STATES.indexOf(state)] += `M${x} ${HIGH}v${-height.toFixed(1)}h${state === "evicted" ? 0.6 : 1.04}V${HIGH}z`;
+    const high = Math.max(CAP, height(lag));
+    const wide = state === "evicted" ? 0.6 : 1.04;
+    const from = `M${SHOWN - past.length + i} ${(HIGH - high).toFixed(1)}h${wide}`;
+    bars[STATES.indexOf(state)] += `${from}V${HIGH}h${-wide}z`;
+    caps[STATES.indexOf(state)] += `${from}v${CAP}h${-wide}z`;
   });
-  paths.forEach((path, i) => path.setAttribute("d", lines[i]));
+  paths.forEach((path, i) => {
+    path.bars.setAttribute("d", bars[i]);
+    path.caps.setAttribute("d", caps[i]);
+  });
+  limit.setAttribute("d", across(snapshot.maxLag));
+  strip.setAttribute("aria-label", `The last minute: at most ${inFull(Math.max(...past.map(({ lag }) => lag)))} behind`);
 }
 
 // All of it
@@ -145,8 +196,8 @@ function render() {
   $("clients").append(rows.get(OWN).item); // the last
   const views = [...rows.values()].map(({ view }) => view);
   const sum = (member) => views.reduce((total, view) => total + view[member], 0);
-  put($("published"), snapshot.published.toLocaleString("en"));
-  put($("evictions"), sum("evictions").toLocaleString("en"));
+  put($("published"), inFull(snapshot.published));
+  put($("evictions"), inFull(sum("evictions")));
   putMissing($("missing"), { missing: sum("missing"), repeated: sum("repeated"), leftOut: sum("leftOut") });
   const still = views.filter(({ reads }) => !reads).length;
   $("read").disabled = still === 0;
@@ -178,6 +229,7 @@ client.onState((state) => {
   put($("connection-text"), { online: `Online, ${CARRIERS[state.transport]}`, failed: "Refused", closed: "Closed", waiting: "The server is away" }[state.name] ?? "Connecting…");
 });
 
+inspector.channel("snapshot", { after: "last=1" }).subscribe(takeCounts);
 client.channel("ticks").subscribe(count);
 client.channel("status", { after: `last=${SHOWN}` }).subscribe(take);
 document.querySelectorAll("[name=rate]").forEach((radio) => radio.addEventListener("change", () => order("rate", { rate: Number(radio.value) })));

@@ -11,6 +11,7 @@ import (
 const (
 	connecting = "connecting"
 	live       = "live"
+	late       = "late" // it reads, and is over the limit
 	stalled    = "stalled"
 	evicted    = "evicted"
 	onTrial    = "trial"
@@ -18,8 +19,8 @@ const (
 )
 
 const (
-	// celebrated is how long a client that came back counts as caught up, and not
-	// just as live.
+	// celebrated is how long a client that has passed its trial counts as caught up,
+	// and not just as live.
 	celebrated = 5 * time.Second
 	// patience is before a client tries again that nobody told when to.
 	patience = 500 * time.Millisecond
@@ -40,9 +41,10 @@ type client struct {
 	connected bool      // guarded by mu
 	out       bool      // guarded by mu: it was evicted, and is not back yet
 	until     time.Time // guarded by mu: and may be then; zero: not known
-	trial     bool      // guarded by mu: it came back, and has not reached the goal yet
-	goal      uint64    // guarded by mu: what was published last as of then
-	reached   time.Time // guarded by mu: when it did
+	passed    bool      // guarded by mu: the server says so of its trial, since it was evicted
+	trial     bool      // guarded by mu: it came back, and has not passed it yet
+	goal      uint64    // guarded by mu: what was published last as of then: from there on it is live
+	reached   time.Time // guarded by mu: when it passed
 	evictions int       // guarded by mu
 	place     string    // guarded by mu: the last position
 	count     count     // guarded by mu
@@ -123,9 +125,6 @@ func (c *client) take(f frame) error {
 		if json.Unmarshal(f.Data, &t) == nil && t.N > 0 {
 			c.count.event(t.N)
 		}
-		if c.trial && c.count.last >= c.goal {
-			c.trial, c.reached = false, time.Now()
-		}
 	}
 	return nil
 }
@@ -138,7 +137,21 @@ func (c *client) back(token string, head uint64) {
 	c.connected = true
 	if c.out {
 		c.out, c.until = false, time.Time{}
-		c.trial, c.goal = true, head
+		c.trial, c.goal = !c.passed, head
+		if c.passed {
+			c.reached = time.Now()
+		}
+	}
+}
+
+// pass takes word that the server has ended the trial: the client has come within
+// the limits. That may be before the client has heard that it is back.
+func (c *client) pass() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.passed = true
+	if c.trial {
+		c.trial, c.reached = false, time.Now()
 	}
 }
 
@@ -154,7 +167,7 @@ func (c *client) evict(out time.Duration) {
 	if !c.out {
 		c.evictions++
 	}
-	c.out, c.trial = true, false
+	c.out, c.trial, c.passed = true, false, false
 	if out > 0 {
 		c.until = time.Now().Add(out)
 	}
@@ -177,6 +190,7 @@ type view struct {
 	Back      int64  `json:"back"` // of an evicted client: when it may come back, in ms; -1: not known
 	Last      uint64 `json:"last"`
 	Lag       uint64 `json:"lag"`
+	ToGo      uint64 `json:"toGo"`    // of one on trial: to what was published last when it came back
 	Missing   uint64 `json:"missing"` // lost in silence
 	Repeated  uint64 `json:"repeated"`
 	LeftOut   uint64 `json:"leftOut"` // missing, and it was told so
@@ -189,11 +203,15 @@ func (c *client) view(head uint64) view {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	v := view{
-		Name: c.name, Carrier: c.carrier, Modem: c.tap.rate > 0, State: c.state(reads), Reads: reads, Back: -1,
+		Name: c.name, Carrier: c.carrier, Modem: c.tap.rate > 0, Reads: reads, Back: -1,
 		Last: c.count.last, Missing: c.count.missing, Repeated: c.count.repeated, LeftOut: c.count.leftOut, Evictions: c.evictions,
 	}
 	if c.count.last > 0 && head > c.count.last {
 		v.Lag = head - c.count.last
+	}
+	v.State = c.state(reads, v.Lag)
+	if v.State == onTrial && c.goal > c.count.last {
+		v.ToGo = c.goal - c.count.last
 	}
 	if c.out && !c.until.IsZero() {
 		v.Back = max(0, time.Until(c.until).Milliseconds())
@@ -202,7 +220,7 @@ func (c *client) view(head uint64) view {
 }
 
 // state is called with mu held.
-func (c *client) state(reads bool) string {
+func (c *client) state(reads bool, lag uint64) string {
 	switch {
 	case c.out:
 		return evicted
@@ -214,6 +232,8 @@ func (c *client) state(reads bool) string {
 		return onTrial
 	case !c.reached.IsZero() && time.Since(c.reached) < celebrated:
 		return caughtUp
+	case lag > maxLag:
+		return late
 	}
 	return live
 }

@@ -106,6 +106,9 @@ func TestWhoStallsComesBackAndMissesNothing(t *testing.T) {
 	for _, name := range []string{"Client 1", "Client 3"} {
 		until(t, d, name, func(v view) bool { return v.State == caughtUp })
 	}
+	for _, name := range []string{"Client 1", "Client 3"} {
+		until(t, d, name, func(v view) bool { return v.State == live })
+	}
 	for _, v := range d.snapshot().Clients {
 		want := 0
 		if v.Name == "Client 1" || v.Name == "Client 3" {
@@ -115,6 +118,60 @@ func TestWhoStallsComesBackAndMissesNothing(t *testing.T) {
 			t.Errorf("%+v", v)
 		}
 	}
+}
+
+// A modem's client is over the limit, is evicted, and comes back on trial, with what
+// it missed before it. And the program ends in good order while it is here.
+func TestAModemIsOverTheLimit(t *testing.T) {
+	d, _ := start(t)
+	until(t, d, "Client 4", func(view) bool { return true })
+	d.must(t, "rate", order{Rate: mostRate})
+	d.must(t, "modem", order{})
+	until(t, d, "Modem 5", func(v view) bool { return v.State == late && v.Lag > maxLag })
+	if v := until(t, d, "Modem 5", func(v view) bool { return v.State == onTrial }); v.ToGo == 0 || v.ToGo > v.Lag {
+		t.Errorf("as it is back: %+v", v)
+	}
+}
+
+// A client is on trial from when it is back until the server says that the trial
+// is passed, and not when it has read what it missed.
+func TestATrialIsPassedWhenTheServerSaysSo(t *testing.T) {
+	c := newClient(&demo{ctx: t.Context()}, "Modem 1", "ws", modemRate)
+	c.demo.published = 10
+	is := func(when, want string, lag uint64) {
+		t.Helper()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if got := c.state(true, lag); got != want {
+			t.Errorf("%s: %s, want %s", when, got, want)
+		}
+	}
+	take := func(f frame) {
+		t.Helper()
+		if err := c.take(f); err != nil {
+			t.Error(err)
+		}
+	}
+	opening := frame{Open: &struct{ Token string }{}}
+	take(opening)
+	is("at first", live, maxLag)
+	is("over the limit", late, maxLag+1)
+	c.keptOut(time.Second)
+	is("evicted", evicted, 0)
+	take(opening)
+	is("back", onTrial, 0)
+	take(frame{Position: "p", Data: []byte(`{"n":10}`)})
+	is("where the head was", onTrial, 500)
+	c.pass()
+	is("passed", caughtUp, 40)
+	c.keptOut(time.Second)
+	c.pass() // before it hears that it is back
+	is("still out", evicted, 0)
+	take(opening)
+	is("passed at once", caughtUp, 0)
+	c.keptOut(time.Second)
+	take(opening)
+	is("evicted again", onTrial, 0)
 }
 
 func TestCommandsAreBounded(t *testing.T) {

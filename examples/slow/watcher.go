@@ -8,15 +8,17 @@ import (
 )
 
 // A watcher reads what the server logs, and passes it on. A client that does not
-// read can't know that it was evicted: the server's log (docs/logs.md) does.
+// read can't know that it was evicted, and none knows when it has passed its trial:
+// the server's log (docs/logs.md) does.
 type watcher struct {
-	next  slog.Handler
-	tell  func(subject string, out time.Duration)
-	attrs []slog.Attr // of a logger that has some
+	next   slog.Handler
+	tell   func(subject string, out time.Duration)
+	passed func(subject string)
+	attrs  []slog.Attr // of a logger that has some
 }
 
-// Enabled implements [slog.Handler]. The end of a connection is told for
-// debugging.
+// Enabled implements [slog.Handler]. Trials that are passed, and ends of connections, are
+// told for debugging.
 func (w *watcher) Enabled(context.Context, slog.Level) bool { return true }
 
 // Handle implements [slog.Handler].
@@ -35,6 +37,8 @@ func (w *watcher) Handle(ctx context.Context, r slog.Record) error {
 		w.tell(said["subject"].String(), said["for"].Duration())
 	case r.Message == "connection ended" && said["code"].String() == "slow_consumer": // of "evicted" there are only ten lines a minute
 		w.tell(said["subject"].String(), 0)
+	case r.Message == "trial passed":
+		w.passed(said["subject"].String())
 	}
 	if !w.next.Enabled(ctx, r.Level) {
 		return nil
@@ -44,10 +48,10 @@ func (w *watcher) Handle(ctx context.Context, r slog.Record) error {
 
 // WithAttrs implements [slog.Handler].
 func (w *watcher) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return &watcher{w.next.WithAttrs(attrs), w.tell, slices.Concat(w.attrs, attrs)}
+	return &watcher{w.next.WithAttrs(attrs), w.tell, w.passed, slices.Concat(w.attrs, attrs)}
 }
 
 // WithGroup implements [slog.Handler]. The server has no groups.
 func (w *watcher) WithGroup(name string) slog.Handler {
-	return &watcher{w.next.WithGroup(name), w.tell, w.attrs}
+	return &watcher{w.next.WithGroup(name), w.tell, w.passed, w.attrs}
 }
