@@ -120,8 +120,18 @@ func TestWhoStallsComesBackAndMissesNothing(t *testing.T) {
 	}
 }
 
+// It is no error that a client to which a write takes longer than the end may is cut
+// off.
+func TestItEndsInGoodOrderBesideOneThatStalls(t *testing.T) {
+	d, _ := start(t)
+	until(t, d, "Client 4", func(view) bool { return true })
+	d.must(t, "rate", order{Rate: mostRate})
+	d.must(t, "stall", order{Client: "Client 1"})
+	until(t, d, "Client 1", func(v view) bool { return v.State == stalled && v.Lag > 90 }) // the kernel has taken what it can
+}
+
 // A modem's client is over the limit, is evicted, and comes back on trial, with what
-// it missed before it. And the program ends in good order while it is here.
+// it missed before it.
 func TestAModemIsOverTheLimit(t *testing.T) {
 	d, _ := start(t)
 	until(t, d, "Client 4", func(view) bool { return true })
