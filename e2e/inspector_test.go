@@ -293,16 +293,29 @@ func (w *inspectedWorld) stallPlain(channel string) {
 	}
 }
 
-// TestInspectorDurations: a length of time is told to about a hundredth.
-func TestInspectorDurations(t *testing.T) {
+// TestInspectorWords: a length of time is told to about a hundredth, and what fails
+// with how bad that is.
+func TestInspectorWords(t *testing.T) {
 	w := startInspected(t)
 	p := open(t, "inspector", "http://"+w.address+"/tools/inspect/")
-	p.eval(nil, `import("./inspector.js").then(({ duration }) => void Object.assign(globalThis, { duration }))`)
+	p.eval(nil, `import("./inspector.js").then(({ duration, troubles }) => void Object.assign(globalThis, { duration, troubles }))`)
 	for seconds, want := range map[int]string{
 		0: "0 s", 89: "89 s", 90: "90 s", 99: "99 s", 100: "1 min 40 s", 120: "2 min", 599: "9 min 59 s", 600: "10 min", 630: "11 min",
 		5400: "90 min", 6000: "1 h 40 min", 35_990: "10 h", 86_400: "24 h", 500_000: "6 d",
 	} {
 		p.becomes(fmt.Sprintf(`duration(%d * 1e9).replaceAll("\u00a0", " ")`, seconds), want)
+	}
+	for seen, want := range map[string]string{
+		`health: { ready: true }`: "",
+		`health: { failing: { store: { for: 3 } }, degraded: { OnCall: { for: 90, breaker: "half-open" } } }`: "bad: The session store fails for 3 s.|" +
+			"warn: OnCall fails for 90 s, and is tried again: its breaker is half-open.",
+		`health: { failing: { server: { for: 0 } } }`: "bad: Going away This server takes no more clients.",
+		`health: {}, memory: { stage: "trimming", used: 85e6, limit: 100e6 }`: "warn: Memory is short " +
+			"The log gives up its oldest events. 85 % of 100 MB are used.",
+		`health: {}, memory: { stage: "evicting", used: 97e6, limit: 100e6 }`: "bad: Memory is short " +
+			"The log gives up its oldest events, new clients are refused, and who lags most is evicted. 97 % of 100 MB are used.",
+	} {
+		p.becomes(`troubles({ `+seen+` }).map(({ kind, what, more }) => kind + ": " + what + " " + more).join("|").replaceAll("\u00a0", " ")`, want)
 	}
 }
 

@@ -153,7 +153,7 @@ const failing = (kind) => ([name, f]) =>
     : { kind, what: `${parts[name] ?? name} fails`, more: `for ${duration(f.for * 1e9)}${breakers[f.breaker] ?? ""}.` };
 
 /** What there is to say: how bad it is, what it is, and more about it. */
-function troubles({ health, memory }) {
+export function troubles({ health, memory }) {
   const all = [...Object.entries(health.failing ?? {}).map(failing("bad")), ...Object.entries(health.degraded ?? {}).map(failing("warn"))];
   if (memory) {
     const used = `${unit(Math.round((100 * memory.used) / memory.limit), "%")} of ${bytes(memory.limit)} are used.`;
