@@ -229,11 +229,11 @@ var upstreamFaults = []serverFault{
 		}),
 	},
 	{
-		name: "does not say which encoding data have", fails: "P9.2_AppendedAsSaid P9.9_Answered (P3.6_AsEvent) (P4.2_OneTextMessageEach)",
+		name: "does not say which encoding data have", fails: "(P12.2_Answer) P9.2_AppendedAsSaid P9.9_Answered (P3.6_AsEvent) (P4.2_OneTextMessageEach)",
 		Rewriter: saysInstead(`,"encoding":"base64"`, ""),
 	},
 	{
-		name: "mixes up the ids of calls", fails: "P9.9_Answered P9.12_OnlySoMany P9.12_SlowCallHoldsUpNobody P9.10_UnknownAfterTheDeadline P9.11_HandlerSeesTheKey P9.13_FailsWithoutItsText",
+		name: "mixes up the ids of calls", fails: "(P12.9_AsByGET) P9.9_Answered P9.12_OnlySoMany P9.12_SlowCallHoldsUpNobody P9.10_UnknownAfterTheDeadline P9.11_HandlerSeesTheKey P9.13_FailsWithoutItsText",
 		Rewriter: saysInstead(`{"answer":{"id":`, `{"answer":{"id":1`),
 	},
 	{

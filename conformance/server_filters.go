@@ -213,13 +213,13 @@ func (c *serverCheck) badFilters() {
 }
 
 func (c *serverCheck) movesOverWhatIsLeftOut() {
-	c.publish("room", "0")
-	r := c.reads("room", "", choice{Types: []string{"wanted"}})
+	c.publish("moves", "0")
+	r := c.reads("moves", "", choice{Types: []string{"wanted"}})
 	r.opening()
 	var at string
 	for n := range 3 {
 		time.Sleep(time.Second)
-		at = c.publish("room", fmt.Sprint(n))
+		at = c.publish("moves", fmt.Sprint(n))
 	}
 	began := time.Now()
 	r.until(fmt.Sprintf("the position %q", at), func(it wireclient.Item) bool { return it.Opening && it.Position == at })

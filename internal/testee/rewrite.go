@@ -32,6 +32,9 @@ type Rewriter struct {
 // Handler makes a server one whose words are changed.
 func (rw Rewriter) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if rw.Down != nil {
+			r.Header.Del("Accept-Encoding") // what is to be changed has to be readable
+		}
 		said := Said{Path: r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:], Plain: r.URL.Query().Has("channel")}
 		if rw.Up != nil && r.Body != nil && said.Path != "ws" {
 			body, _ := io.ReadAll(r.Body)
