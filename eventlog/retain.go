@@ -14,7 +14,7 @@ const anyNamespace = "*"
 //
 //	eventlog.RetainBy(map[string]eventlog.Retention{
 //		"orders":         {Events: -1, Bytes: -1, Age: -1}, // for ever
-//		"room:*":         {Age: 7 * 24 * time.Hour},
+//		"room:*":         {Events: -1, Bytes: -1, Age: 7 * 24 * time.Hour},
 //		"acme/*":         {Events: 1000},
 //		"*/audit":        {Age: 365 * 24 * time.Hour},
 //	})

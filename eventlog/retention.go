@@ -5,7 +5,8 @@ import "time"
 // Retention is how much of a channel a log keeps. Of whatever bound, at least
 // the last event of an append is kept by it; only age, and the bound over all
 // channels, may empty a channel. In each field zero means the default and
-// a negative value means no bound.
+// a negative value means no bound. The defaults named here are those of [Memory];
+// another log may have its own, as the larger ones of store/bolt.
 type Retention struct {
 	// Events is the most events. Default: 10,000.
 	Events int

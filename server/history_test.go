@@ -24,7 +24,7 @@ type past struct {
 		Tags                []string
 	}
 	Next, First, Head string
-	Done              bool
+	Done, Trimmed     bool
 	Gap               *struct{ From, To, Reason string }
 	header            http.Header
 	size              int
@@ -236,4 +236,56 @@ func TestHistoryIsRated(t *testing.T) {
 			expect(t, name, got, "200 200 200 429 ")
 		})
 	}
+}
+
+// TestHistoryBegins: who scrolls back to the end is told whether it is the beginning.
+func TestHistoryBegins(t *testing.T) {
+	small := func() eventlog.Log {
+		return eventlog.NewMemory(eventlog.MemoryOptions{Retain: func(eventlog.Channel) eventlog.Retention { return eventlog.Retention{Events: 3} }})
+	}
+	inBubbleWith(t, small, server.Options{Authorize: allow}, func(w *world) {
+		for n := 1; n <= 4; n++ {
+			w.publish("r", fmt.Sprint(n))
+			if p := w.history("r&order=desc"); !p.Done || p.Trimmed != (n == 4) {
+				t.Errorf("after %d events, of which 3 are kept: done %v, trimmed %v", n, p.Done, p.Trimmed)
+			}
+		}
+	})
+}
+
+// TestHistoryIsAskedForHeaders: HEAD is GET without the body.
+func TestHistoryIsAskedForHeaders(t *testing.T) {
+	inBubble(t, server.Options{Authorize: allow}, func(w *world) {
+		after, until := w.publish("r", "1").String(), w.publish("r", "2").String()
+		query := "/history?channel=r&after=" + after + "&until=" + until
+		get, head := w.do("GET", query, ""), w.do("HEAD", query, "")
+		defer get.Body.Close()
+		defer head.Body.Close()
+		for _, name := range []string{"ETag", "Cache-Control", "Content-Type", "Vary"} {
+			if head.StatusCode != http.StatusOK || get.Header.Get(name) == "" || head.Header.Get(name) != get.Header.Get(name) {
+				t.Errorf("%s: %d %q, and %q of a GET", name, head.StatusCode, head.Header.Get(name), get.Header.Get(name))
+			}
+		}
+	})
+}
+
+// TestFilterOfAnotherForm refuses its channel, and no other.
+func TestFilterOfAnotherForm(t *testing.T) {
+	inBubble(t, server.Options{Authorize: allow}, func(w *world) {
+		r := w.do("POST", "/poll", `{"hello":{"version":1,"line":1,"channels":[{"channel":"a","filter":{"types":"said"}},{"channel":"b","filter":7},{"channel":"c"}]}}`)
+		defer r.Body.Close()
+		var answer struct {
+			Positions map[string]string
+			Ends      []struct {
+				Channel string
+				End     struct{ Code, Message string }
+			}
+		}
+		if err := json.NewDecoder(r.Body).Decode(&answer); err != nil {
+			t.Fatal(err)
+		}
+		if len(answer.Ends) != 2 || answer.Ends[0].End.Code != "bad_request" || !strings.Contains(answer.Ends[1].End.Message, "lists of strings") || answer.Positions["c"] == "" || len(answer.Positions) != 1 {
+			t.Errorf("%+v", answer)
+		}
+	})
 }

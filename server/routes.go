@@ -36,7 +36,7 @@ func (s *Server) routes() *mux.Router {
 	})), "GET")
 	add("publish", s.request(s.servePublish), "POST", "OPTIONS")
 	add("up", s.request(s.serveUp), "POST", "OPTIONS")
-	add(historyName, s.request(s.serveHistory), "GET", "OPTIONS")
+	add(historyName, s.request(s.serveHistory), "GET", "HEAD", "OPTIONS")
 	for name, make := range s.o.Transports {
 		add(name, s.carrier(make(engine)), "GET", "POST", "OPTIONS")
 	}
@@ -70,7 +70,7 @@ func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
 
 // methods are what the paths take.
 var methods = map[string]string{
-	"sse": "GET, POST", "poll": "GET, POST", "ws": "GET", "publish": "POST", "up": "POST", historyName: "GET",
+	"sse": "GET, POST", "poll": "GET, POST", "ws": "GET", "publish": "POST", "up": "POST", historyName: "GET, HEAD",
 	"client.js": "GET, HEAD", "call.js": "GET, HEAD", "presence.js": "GET, HEAD", "auth.js": "GET, HEAD", "history.js": "GET, HEAD", "client.global.js": "GET, HEAD",
 }
 

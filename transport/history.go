@@ -33,16 +33,16 @@ type HistoryPage struct {
 
 // wireHistory is a query as it crosses the wire.
 type wireHistory struct {
-	ID      uint64             `json:"id"`
-	Channel string             `json:"channel"`
-	After   string             `json:"after"`
-	Until   string             `json:"until"`
-	Since   *int64             `json:"since"`
-	Before  *int64             `json:"before"`
-	Order   string             `json:"order"`
-	Last    int                `json:"last"`
-	Limit   int                `json:"limit"`
-	Filter  object[wireFilter] `json:"filter"`
+	ID      uint64       `json:"id"`
+	Channel string       `json:"channel"`
+	After   string       `json:"after"`
+	Until   string       `json:"until"`
+	Since   *int64       `json:"since"`
+	Before  *int64       `json:"before"`
+	Order   string       `json:"order"`
+	Last    int          `json:"last"`
+	Limit   int          `json:"limit"`
+	Filter  filterMember `json:"filter"`
 }
 
 // ParseHistory reads the query of a request for history. The error is
@@ -71,13 +71,18 @@ func ParseHistory(query url.Values) (HistoryQuery, error) {
 	return w.parse()
 }
 
+func countFromOne() error { return Refuse(CodeBadRequest, "limit and last count from 1") }
+
 // wholeNumber takes a number of a query, if it is there.
 func wholeNumber(query url.Values, name string, take func(int64)) error {
 	if !query.Has(name) {
 		return nil
 	}
 	n, err := strconv.ParseInt(query.Get(name), 10, 64)
-	if err != nil || n == 0 && (name == "last" || name == "limit") {
+	switch {
+	case err == nil && n <= 0 && (name == "last" || name == "limit"):
+		return countFromOne()
+	case err != nil:
 		return Refuse(CodeBadRequest, "%s takes a whole number, not %.40q", name, query.Get(name))
 	}
 	take(n)
@@ -88,7 +93,7 @@ func wholeNumber(query url.Values, name string, take func(int64)) error {
 func (w *wireHistory) parse() (HistoryQuery, error) {
 	q := HistoryQuery{ID: w.ID, Channel: w.Channel, Events: w.Limit}
 	var err error
-	if q.Filter, err = w.Filter.v.parse(); err != nil {
+	if q.Filter, err = w.Filter.parse(); err != nil {
 		return q, err
 	}
 	for _, bound := range []struct {
@@ -111,7 +116,7 @@ func (w *wireHistory) parse() (HistoryQuery, error) {
 	case w.Order != "" && w.Order != "asc" && w.Order != "desc":
 		return q, Refuse(CodeBadRequest, "the order is asc or desc, not %.40q", w.Order)
 	case w.Limit < 0 || w.Last < 0:
-		return q, Refuse(CodeBadRequest, "limit and last count from 1")
+		return q, countFromOne()
 	case w.Last > 0 && (w.Limit > 0 || w.Order != ""):
 		return q, Refuse(CodeBadRequest, "last=N is limit=N with order=desc, and goes with neither")
 	case w.Last > 0:
@@ -131,7 +136,7 @@ func parseBound(text string) (eventlog.Position, error) {
 	}
 	at, start, err := ParseAfter(text)
 	if err == nil && (start != eventlog.Start{} || at.IsZero()) {
-		err = Refuse(CodeBadPosition, "history begins and ends at positions or times, not at %.40q", text)
+		err = Refuse(CodeBadPosition, "history begins and ends at positions or times, not at %.40q: leave it out for the oldest, or the newest", text)
 	}
 	return at, err
 }
@@ -167,20 +172,6 @@ func (HistoryCodec) AppendEvent(dst []byte, channel string, e *eventlog.Event) [
 	dst = AppendEventJSON(dst, channel, e)
 	dst = append(dst[:len(dst)-1], `,"time":`...)
 	dst = strconv.AppendInt(dst, e.Time.UnixMilli(), 10)
-	if e.Key != "" {
-		dst = append(dst, `,"key":`...)
-		dst = appendString(dst, e.Key)
-	}
-	if len(e.Tags) > 0 {
-		dst = append(dst, `,"tags":[`...)
-		for i, tag := range e.Tags {
-			if i > 0 {
-				dst = append(dst, ',')
-			}
-			dst = appendString(dst, tag)
-		}
-		dst = append(dst, ']')
-	}
 	return append(dst, '}')
 }
 
@@ -201,6 +192,9 @@ func AppendHistoryEnd(dst []byte, p *HistoryPage) []byte {
 	dst = p.Next.Append(dst)
 	dst = append(dst, `","done":`...)
 	dst = strconv.AppendBool(dst, p.Done)
+	if p.First.Offset > 0 {
+		dst = append(dst, `,"trimmed":true`...)
+	}
 	dst = append(dst, `,"first":"`...)
 	dst = p.First.Append(dst)
 	dst = append(dst, `","head":"`...)

@@ -20,6 +20,21 @@ func AppendEventJSON(dst []byte, channel string, e *eventlog.Event) []byte {
 	dst = appendString(dst, e.Type)
 	dst = append(dst, ',')
 	dst = appendPayload(dst, e.Kind, e.Data)
+	if e.Key != "" {
+		dst = append(dst, `,"key":`...)
+		dst = appendString(dst, e.Key)
+	}
+	for i, tag := range e.Tags {
+		begin := `,`
+		if i == 0 {
+			begin = `,"tags":[`
+		}
+		dst = append(dst, begin...)
+		dst = appendString(dst, tag)
+	}
+	if len(e.Tags) > 0 {
+		dst = append(dst, ']')
+	}
 	return append(dst, '}')
 }
 

@@ -50,10 +50,34 @@ func ParseAfter(text string) (eventlog.Position, eventlog.Start, error) {
 
 // wireSubscription is a channel as hello and subscribe name it.
 type wireSubscription struct {
-	Channel string             `json:"channel"`
-	After   string             `json:"after"`
-	Paused  bool               `json:"paused"`
-	Filter  object[wireFilter] `json:"filter"`
+	Channel string       `json:"channel"`
+	After   string       `json:"after"`
+	Paused  bool         `json:"paused"`
+	Filter  filterMember `json:"filter"`
+}
+
+// A filterMember is a filter, or none. One of another form is noted, so that it is
+// refused for its channel alone.
+type filterMember struct{ v *wireFilter }
+
+// noFilter stands for one of another form.
+var noFilter = new(wireFilter)
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (m *filterMember) UnmarshalJSON(text []byte) error {
+	m.v = nil
+	if json.Unmarshal(text, &m.v) != nil {
+		m.v = noFilter
+	}
+	return nil
+}
+
+// parse reads a filter, or none. The error is a *Refusal.
+func (m *filterMember) parse() (*eventlog.Filter, error) {
+	if m.v == noFilter {
+		return nil, Refuse(CodeBadRequest, `a filter is an object of lists of strings: {"types": […], "tags": […], "keys": […]}`)
+	}
+	return m.v.parse()
 }
 
 // wireFilter says which events are wanted (PROTOCOL P2.9).
@@ -292,7 +316,7 @@ func subscriptions(wire []wireSubscription) ([]Subscription, error) {
 		}
 		seen[w.Channel] = true
 		after, start, err := ParseAfter(w.After)
-		filter, wrong := w.Filter.v.parse()
+		filter, wrong := w.Filter.parse()
 		bad, _ := errors.AsType[*Refusal](errors.Join(err, wrong))
 		subs = append(subs, Subscription{Channel: w.Channel, After: after, Start: start, Filter: filter, Paused: w.Paused, Bad: bad})
 	}

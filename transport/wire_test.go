@@ -183,7 +183,7 @@ func TestFixturesOfTheServer(t *testing.T) {
 		"presence, refused":     presence(transport.Presence{Refused: transport.Refuse("forbidden", "not allowed to see who is here")}),
 	}
 	events := map[string]eventlog.Event{
-		"event, JSON":   {At: at(t, "a2.10000002"), Message: eventlog.Message{Type: "said", Data: []byte(`{"text":"hello"}`)}},
+		"event, JSON":   {At: at(t, "a2.10000002"), Message: eventlog.Message{Type: "said", Data: []byte(`{"text":"hello"}`), Key: "m1", Tags: []string{"de", "en"}}},
 		"event, text":   {At: at(t, "a3.10000003"), Message: eventlog.Message{Type: "message", Kind: eventlog.Text, Data: []byte("plain text")}},
 		"event, binary": {At: at(t, "a4.10000004"), Message: eventlog.Message{Type: "message", Kind: eventlog.Binary, Data: []byte("\x00\x01\x02")}},
 	}

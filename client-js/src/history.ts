@@ -11,6 +11,7 @@ interface Page {
   next: Position;
   done: boolean;
   gap?: Gap;
+  trimmed?: boolean;
 }
 
 /** The events of a channel. `ask` asks something below the server's address, or rejects with a `ThroughlineError`. */
@@ -48,7 +49,7 @@ export async function* history<T>(
       yield event;
     }
     if (last) lose(answer.gap);
-    if (answer.done) return;
+    if (answer.done) return options.onEnd?.({ trimmed: !!answer.trimmed });
     left -= answer.events.length;
     set(backwards ? "until" : "after", answer.next);
   }

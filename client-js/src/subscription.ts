@@ -150,7 +150,7 @@ export function subscription(name: string, host: Host): Subscription {
   }
 
   function deliver(frame: Frame): void {
-    const event = { channel: name, type: frame.type!, data: decode(frame), position: frame.position! };
+    const { encoding, ...event } = { ...(frame as Frame & ChannelEvent), data: decode(frame) };
     for (const sink of sinks) if (!sink.busy) sink.handled = settled(sink);
     open(event.position);
     position = event.position;

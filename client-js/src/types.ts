@@ -23,6 +23,9 @@ export interface ChannelEvent<T = unknown> {
   /** JSON as published, a text as a string, binary as `Uint8Array`. */
   readonly data: T;
   readonly position: Position;
+  /** What it is about, and its words, if the program gave it any. */
+  readonly key?: string;
+  readonly tags?: readonly string[];
   /** Present on the first event after a loss. Several gaps in a row are one. */
   readonly gap?: Gap;
 }
@@ -77,6 +80,8 @@ export interface HistoryOptions {
   page?: number;
   /** Tells of what is missing: what was trimmed, or lies before what may be read. It lies between the last event and the next one, which carries it, too, if one comes. */
   onGap?: (gap: Gap) => void;
+  /** Tells that nothing more is there, and whether there were older events than what is kept. */
+  onEnd?: (end: { readonly trimmed: boolean }) => void;
   /** Aborting it rejects the page that is asked for. */
   signal?: AbortSignal;
 }

@@ -43,6 +43,19 @@ test("P12.2: pages join, forwards and backwards, and no line is opened for them"
   assert.equal(room.position, undefined);
 });
 
+test("P12.2: the end says whether older events are kept no more", async () => {
+  const { world, room } = setup();
+  for (let n = 0; n < 25; n++) world.append("room", n);
+  const ends = [];
+  const onEnd = (end) => ends.push(end);
+  await all(world, room.history({ page: 10, backwards: true, onEnd }));
+  await all(world, room.history({ limit: 3, onEnd })); // there is more
+  assert.deepEqual(ends, [{ trimmed: false }]);
+  world.channel("room").first = 5;
+  assert.deepEqual(data(await all(world, room.history({ backwards: true, onEnd }))).at(-1), 5);
+  assert.deepEqual(ends, [{ trimmed: false }, { trimmed: true }]);
+});
+
 test("a page is asked for when it is needed", async () => {
   const { world, room } = setup();
   for (let n = 0; n < 25; n++) world.append("room", n);

@@ -186,6 +186,7 @@ test("what the server says is taken, and has its effect", async () => {
   await hear("a frame of a later build");
   for (const kind of ["JSON", "text", "binary"]) await hear(`event, ${kind}`);
   assert.deepEqual(got.map(({ type, data }) => [type, data]), [["said", { text: "hello" }], ["message", "plain text"], ["message", new Uint8Array([0, 1, 2])]]);
+  assert.deepEqual(got.map((event) => [event.key, event.tags, "encoding" in event]), [["m1", ["de", "en"], false], [undefined, undefined, false], [undefined, undefined, false]]);
   await hear("gap");
   assert.deepEqual(gaps, [fixture("gap").gap]);
   assert.equal(room.position, fixture("gap").gap.to);

@@ -172,7 +172,7 @@ export class World {
     }
     const gap = after < log.first ? { from: position(after), to: position(log.first), reason: "trimmed" } : undefined;
     const done = !left();
-    return { status: 200, body: { events, next: position(at), done, first: position(log.first), head: position(log.events.length), ...(gap && (!back || done) && { gap }) } };
+    return { status: 200, body: { events, next: position(at), done, ...(log.first && { trimmed: true }), first: position(log.first), head: position(log.events.length), ...(gap && (!back || done) && { gap }) } };
   }
 
   /** Cuts connections; what is on its way is lost. */

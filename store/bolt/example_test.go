@@ -58,7 +58,7 @@ func ExampleOptions() {
 		Interval: 100 * time.Millisecond, // a crash loses that much; 0, the default, loses nothing
 		Retain: eventlog.RetainBy(map[string]eventlog.Retention{
 			"orders": {Events: -1, Bytes: -1, Age: -1}, // for ever
-			"room:*": {Age: 7 * 24 * time.Hour},
+			"room:*": {Events: -1, Bytes: -1, Age: 7 * 24 * time.Hour},
 		}),
 		MaxFileSize: 10 << 30,
 	}
