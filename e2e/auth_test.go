@@ -48,6 +48,7 @@ func (k *tokens) authenticate(r *http.Request) (server.Identity, error) {
 // and calls for many times as long, on each transport: nothing is lost, and it
 // is never told that it failed.
 func TestTokensThatEnd(t *testing.T) {
+	t.Parallel() // it mostly waits
 	for _, transport := range []string{"websocket", "sse", "poll"} {
 		t.Run(transport, func(t *testing.T) {
 			t.Parallel() // it mostly waits

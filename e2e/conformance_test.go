@@ -90,6 +90,7 @@ var throughProxies = []string{"order", "payloads", "resume", "switch", "lost ans
 // TestConformanceBehindProxies: each form of reading that a proxy lets through
 // brings everything, once and in order.
 func TestConformanceBehindProxies(t *testing.T) {
+	t.Parallel() // it mostly waits
 	for name, p := range behind {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // it mostly waits

@@ -111,6 +111,7 @@ var lines = map[string]func(ctx context.Context, base, after string) (wireclient
 // lost, and then what is new: never a part of the new thread as if it went on
 // from the old.
 func TestKilledServerSaysWhatIsLost(t *testing.T) {
+	t.Parallel() // it mostly waits
 	for name, open := range lines {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)

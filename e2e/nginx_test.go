@@ -7,7 +7,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -94,15 +96,23 @@ http {
 }
 `
 
+// freeAddress returns an address to listen on that nobody else gets from here.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(20_000+(os.Getpid()+int(ports.Add(1)))%10_000))
+		if l, err := net.Listen("tcp", address); err == nil {
+			_ = l.Close()
+			return address
+		}
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
+
+// ports are handed out one after the other, from below those that the kernel gives
+// to connections, so that nobody takes one before the program that it is for.
+var ports atomic.Int64
 
 func awaitPort(t *testing.T, address string) {
 	t.Helper()

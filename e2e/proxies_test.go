@@ -32,6 +32,7 @@ var afterHandshake = map[string]func(l *line){
 // The page settles on SSE, speaks and hears there, and loses nothing; that it
 // tries WebSockets again now and then disturbs nobody.
 func TestClientSettlesWhereWebSocketsDie(t *testing.T) {
+	t.Parallel() // it mostly waits
 	for how, spoil := range afterHandshake {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel() // it mostly waits

@@ -91,6 +91,7 @@ func TestThePageIsServedWithWhatItNeeds(t *testing.T) {
 // reads again, and misses nothing; by both carriers. Those beside it notice
 // nothing.
 func TestWhoStallsComesBackAndMissesNothing(t *testing.T) {
+	t.Parallel() // it mostly waits
 	d, _ := start(t)
 	d.must(t, "rate", order{Rate: mostRate})
 	for _, name := range []string{"Client 1", "Client 3"} { // by WebSocket, and by SSE
@@ -123,6 +124,7 @@ func TestWhoStallsComesBackAndMissesNothing(t *testing.T) {
 // It is no error that a client to which a write takes longer than the end may is cut
 // off.
 func TestItEndsInGoodOrderBesideOneThatStalls(t *testing.T) {
+	t.Parallel() // it mostly waits
 	d, _ := start(t)
 	until(t, d, "Client 4", func(view) bool { return true })
 	d.must(t, "rate", order{Rate: mostRate})
@@ -133,6 +135,7 @@ func TestItEndsInGoodOrderBesideOneThatStalls(t *testing.T) {
 // A modem's client is over the limit, is evicted, and comes back on trial, with what
 // it missed before it.
 func TestAModemIsOverTheLimit(t *testing.T) {
+	t.Parallel() // it mostly waits
 	d, _ := start(t)
 	until(t, d, "Client 4", func(view) bool { return true })
 	d.must(t, "rate", order{Rate: mostRate})
