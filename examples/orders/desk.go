@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
+	"time"
 
 	"github.com/throughline/throughline/eventlog"
 	"github.com/throughline/throughline/server"
@@ -24,7 +26,7 @@ type Desk struct {
 func (d *Desk) Do(ctx context.Context, c Command) (*Order, error) {
 	for {
 		o, at := d.table.Order(c.Order)
-		if o != nil && c.Key != "" && o.Command == c.Key {
+		if o != nil && slices.Contains(o.Commands, c.Key) {
 			return o, nil // it was obeyed, and its answer lost
 		}
 		typ, fact, err := decide(o, c)
@@ -59,18 +61,27 @@ func (d *Desk) Do(ctx context.Context, c Command) (*Order, error) {
 // answer is server.Options.OnCall: a command is a call, said again under its key
 // until it is answered.
 func (d *Desk) answer(ctx context.Context, r server.Request) (server.Payload, error) {
-	if r.Name == "rebuild" {
-		d.table.Rebuild()
-		return server.Payload{Data: []byte("true")}, nil
+	done, err := d.obey(ctx, r)
+	if errors.Is(err, eventlog.ErrUnavailable) {
+		// A full disk, say. Whether the event was appended is not known: say it again.
+		err = transport.RefuseFor(time.Second, transport.CodeUnavailable, "the log can't be asked now").Because(err)
 	}
-	c := Command{Name: r.Name, Key: r.Key}
-	if err := json.Unmarshal(r.Data, &c); err != nil {
-		return server.Payload{}, transport.Refuse("invalid_order", "a command is an object like {\"order\": \"…\"}: %v", err)
-	}
-	o, err := d.Do(ctx, c)
 	if err != nil {
 		return server.Payload{}, err
 	}
-	data, err := json.Marshal(o)
+	data, err := json.Marshal(done)
 	return server.Payload{Data: data}, err
+}
+
+func (d *Desk) obey(ctx context.Context, r server.Request) (any, error) {
+	if r.Name == "rebuild" {
+		began := time.Now()
+		events, err := d.table.Rebuild(ctx)
+		return map[string]any{"events": events, "ms": time.Since(began).Milliseconds()}, err
+	}
+	c := Command{Name: r.Name, Key: r.Key}
+	if err := json.Unmarshal(r.Data, &c); err != nil {
+		return nil, transport.Refuse("invalid_order", "a command is an object like {\"order\": \"…\"}: %v", err)
+	}
+	return d.Do(ctx, c)
 }

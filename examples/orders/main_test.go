@@ -17,6 +17,7 @@ import (
 
 	"github.com/throughline/throughline/eventlog"
 	"github.com/throughline/throughline/internal/wireclient"
+	"github.com/throughline/throughline/server"
 	"github.com/throughline/throughline/transport"
 )
 
@@ -107,6 +108,7 @@ func TestTheTableIsMadeAgain(t *testing.T) {
 		"as it was":         func() error { return nil },
 		"deleted":           func() error { return os.Remove(file) },
 		"broken":            func() error { return os.WriteFile(file, []byte("{"), 0o600) },
+		"of another shape":  func() error { return os.WriteFile(file, []byte(`{"shape":1}`), 0o600) },
 		"of another log":    func() error { return os.WriteFile(file, other, 0o600) },
 		"as it was made so": func() error { return nil },
 	} {
@@ -156,25 +158,132 @@ func TestOneOfManyCommandsWins(t *testing.T) {
 	}
 }
 
-// TestACommandIsObeyedOnce: said again, as its answer was lost, also after a restart.
+// TestACommandIsObeyedOnce: said again, as its answer was lost, also after others, and
+// after a restart.
 func TestACommandIsObeyedOnce(t *testing.T) {
 	folder := t.TempDir()
-	pay := Command{Name: "pay", Key: "k", Order: "1"}
 	s := start(t, folder)
-	s.must(t, Command{Name: "place", Order: "1", Item: "Tea", Quantity: 1})
-	s.must(t, pay)
-	s.must(t, pay)
+	commands := []Command{
+		{Name: "place", Key: "a", Order: "1", Item: "Tea", Quantity: 1},
+		{Name: "pay", Key: "b", Order: "1"},
+		{Name: "ship", Key: "c", Order: "1"},
+	}
+	for i, c := range commands {
+		s.must(t, c)
+		for _, again := range commands[:i+1] {
+			s.must(t, again)
+		}
+	}
 	if err := s.close(); err != nil {
 		t.Fatal(err)
 	}
 	s = start(t, folder)
 	defer s.close()
-	s.must(t, pay)
-	if _, _, events := s.table.All(); events != 2 {
-		t.Errorf("%d events, want 2", events)
+	for _, again := range commands {
+		if o, err := s.do(t, again); err != nil || o.Status != shipped {
+			t.Errorf("%s again: %+v, %v; want the order as it is now", again.Name, o, err)
+		}
+	}
+	if _, _, events := s.table.All(); events != 3 {
+		t.Errorf("%d events, want 3", events)
 	}
 	_, err := s.do(t, Command{Name: "pay", Key: "another", Order: "1"})
 	wantRefusal(t, err, "too_late")
+}
+
+// TestTheTableIsAlwaysWhole: while it is made again of many events, and more come.
+func TestTheTableIsAlwaysWhole(t *testing.T) {
+	s := start(t, t.TempDir())
+	defer s.close()
+	const many, ids = 30_000, 10
+	var last eventlog.Position
+	for i := 0; i < many; i += eventlog.MaxBatch {
+		var b eventlog.Batch
+		for n := range eventlog.MaxBatch {
+			id := fmt.Sprint("old ", n%ids)
+			b.Messages = append(b.Messages, eventlog.Message{Type: placed, Key: id, Data: []byte(`{"order":"` + id + `"}`)})
+		}
+		var err error
+		if last, _, err = s.events.Append(t.Context(), orders, b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.table.Reach(t.Context(), last); err != nil {
+		t.Fatal(err)
+	}
+	desk := &Desk{log: s.events, table: s.table}
+	done := make(chan error, 2)
+	go func() { // a new table, again and again
+		for range 5 {
+			p, err := desk.answer(t.Context(), server.Request{Name: "rebuild"})
+			var made struct{ Events int }
+			if err = errors.Join(err, json.Unmarshal(p.Data, &made)); err == nil && made.Events < many {
+				err = fmt.Errorf("made again of %d events", made.Events)
+			}
+			if err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	go func() { // and orders meanwhile
+		for i := range 20 {
+			if _, err := desk.Do(t.Context(), Command{Name: "place", Order: fmt.Sprint(i), Item: "Tea", Quantity: 1}); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	for seen, running := many, 2; running > 0; {
+		select {
+		case err := <-done:
+			if running--; err != nil {
+				t.Error(err)
+			}
+		default:
+		}
+		got := httptest.NewRecorder()
+		s.list(got, nil)
+		var table struct {
+			Events int
+			Orders []Order
+		}
+		if err := json.Unmarshal(got.Body.Bytes(), &table); err != nil || table.Events < seen || len(table.Orders) != ids+table.Events-many {
+			t.Fatalf("after a table of %d events, one of %d, with %d orders (%v)", seen, table.Events, len(table.Orders), err)
+		}
+		seen = table.Events
+	}
+}
+
+// A failingLog appends, and then says that it doesn't know whether it did.
+type failingLog struct{ eventlog.Log }
+
+func (l failingLog) Append(ctx context.Context, ch eventlog.Channel, b eventlog.Batch) (eventlog.Position, bool, error) {
+	if _, _, err := l.Log.Append(ctx, ch, b); err != nil {
+		return eventlog.Position{}, false, err
+	}
+	return eventlog.Position{}, false, fmt.Errorf("%w: the disk fails", eventlog.ErrUnavailable)
+}
+
+// TestALogThatIsAwayIsAskedAgain: who gave a command is told to come back, as it may
+// have been obeyed, and then it is obeyed once.
+func TestALogThatIsAwayIsAskedAgain(t *testing.T) {
+	s := start(t, t.TempDir())
+	defer s.close()
+	say := server.Request{Name: "place", Key: "a", Payload: server.Payload{Data: []byte(`{"order":"1","item":"Tea","quantity":1}`)}}
+	_, err := (&Desk{log: failingLog{s.events}, table: s.table}).answer(t.Context(), say)
+	wantRefusal(t, err, transport.CodeUnavailable)
+	if r, ok := errors.AsType[*transport.Refusal](err); ok && r.Class != transport.Later {
+		t.Errorf("its class is %v, want later", r.Class)
+	}
+	if _, err := (&Desk{log: s.events, table: s.table}).answer(t.Context(), say); err != nil {
+		t.Error(err)
+	}
+	if _, _, events := s.table.All(); events != 1 {
+		t.Errorf("%d events, want 1", events)
+	}
 }
 
 // TestAPageGoesOnAfterTheTable: by HTTP, as a page does: the table, its position, a

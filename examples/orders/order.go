@@ -19,9 +19,9 @@ type Order struct {
 	Placed   time.Time `json:"placed"`
 	Changed  time.Time `json:"changed"`
 
-	// Command is the key of the command that made the last event: if that comes
-	// again, as its answer was lost, it has been obeyed already.
-	Command string `json:"command"`
+	// Commands are the keys of the commands that made its events, which are few: if
+	// one comes again, as its answer was lost, it has been obeyed already.
+	Commands []string `json:"commands"`
 }
 
 // The types of events. Each says what happened, and nothing of what it means: that
@@ -92,6 +92,9 @@ func apply(o *Order, e *eventlog.Event) (*Order, error) {
 	if o == nil {
 		o = &Order{ID: fact.Order, Item: fact.Item, Quantity: fact.Quantity, Placed: e.Time}
 	}
-	o.Status, o.Command, o.Changed = e.Type, fact.Command, e.Time
+	o.Status, o.Changed = e.Type, e.Time
+	if fact.Command != "" {
+		o.Commands = append(o.Commands, fact.Command)
+	}
 	return o, nil
 }

@@ -24,11 +24,31 @@ var orders = eventlog.Channel{Name: "orders"}
 // it is made again.
 const saveEvery = time.Second
 
+// shape is counted up when tables come to hold something else: one of another shape
+// is made again.
+const shape = 2
+
 // A Table is what the log comes to, up to a position.
 type Table struct {
+	Shape  int               `json:"shape"`
 	At     eventlog.Position `json:"position"`
 	Orders map[string]*Order `json:"orders"`
 	Events int               `json:"events"` // of which it is made
+}
+
+// apply moves the table on over a page that was read after its position.
+func (t *Table) apply(page *eventlog.Page) error {
+	for i := range page.Events {
+		e := &page.Events[i]
+		o, err := apply(t.Orders[e.Key], e)
+		if err != nil {
+			return err
+		}
+		t.Orders[e.Key] = o
+	}
+	t.At = page.Next
+	t.Events += len(page.Events)
+	return nil
 }
 
 // A Projection keeps a table up to date. The file spares it from reading the whole
@@ -38,29 +58,29 @@ type Projection struct {
 	log  eventlog.Log
 	file string
 
-	mu      sync.Mutex
-	table   Table         // guarded by mu
-	moved   chan struct{} // guarded by mu: closes when the table has moved on
-	rebuild bool          // guarded by mu
-	wake    chan struct{} // holds one: there may be something to read
+	making sync.Mutex // one table is made again at a time
+	mu     sync.Mutex
+	table  *Table        // guarded by mu
+	moved  chan struct{} // guarded by mu: closes when the table has moved on
+	wake   chan struct{} // holds one: there may be something to read
 }
 
 // NewProjection returns one that is as new as the log. If its file is of another log,
 // or none, that takes reading all of it.
 func NewProjection(ctx context.Context, log eventlog.Log, file string) (*Projection, error) {
-	p := &Projection{log: log, file: file, moved: make(chan struct{}), wake: make(chan struct{}, 1)}
-	p.table.Orders = map[string]*Order{}
+	p := &Projection{log: log, file: file, table: &Table{}, moved: make(chan struct{}), wake: make(chan struct{}, 1)}
 	text, err := os.ReadFile(file)
 	if err == nil {
-		err = json.Unmarshal(text, &p.table)
+		err = json.Unmarshal(text, p.table)
 	}
-	if err != nil {
-		p.rebuild = true
-		if !errors.Is(err, fs.ErrNotExist) {
-			slog.Warn("the table can't be read: it is made again", "err", err)
-		}
+	if err == nil && p.table.Shape == shape {
+		return p, p.catchUp(ctx)
 	}
-	return p, p.catchUp(ctx)
+	if !errors.Is(err, fs.ErrNotExist) {
+		slog.Warn("the table can't be read: it is made again", "shape", p.table.Shape, "err", err)
+	}
+	_, err = p.Rebuild(ctx)
+	return p, err
 }
 
 // Run follows the log until ctx is done.
@@ -99,69 +119,73 @@ func (p *Projection) ask() {
 // catchUp applies what came after the table's position.
 func (p *Projection) catchUp(ctx context.Context) error {
 	for {
-		at, err := p.begin(ctx)
-		if err != nil {
-			return err
-		}
+		p.mu.Lock()
+		table, at := p.table, p.table.At
+		p.mu.Unlock()
 		page, err := p.log.Read(ctx, orders, at, eventlog.Limit{})
 		if lost, ok := errors.AsType[*eventlog.Lost](err); ok {
 			// The table is of another log than this one.
 			slog.Warn("the table does not belong to this log: it is made again", "err", lost)
-			p.Rebuild()
-			continue
+			_, err := p.Rebuild(ctx)
+			return err
 		}
 		if err != nil {
 			return err
 		}
-		if err := p.apply(&page); err != nil || !page.More() {
+		p.mu.Lock()
+		if p.table == table { // and not one that was made again meanwhile
+			err = table.apply(&page)
+			p.hasMoved()
+		}
+		p.mu.Unlock()
+		if err != nil || !page.More() {
 			return err
 		}
 	}
 }
 
-// begin returns where to read on, which is the beginning of the log for a table that
-// is to be made again.
-func (p *Projection) begin(ctx context.Context) (eventlog.Position, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.rebuild {
-		return p.table.At, nil
-	}
-	at, err := p.log.Seek(ctx, orders, eventlog.Start{Earliest: true})
-	if err != nil {
-		return at, err
-	}
-	p.table, p.rebuild = Table{At: at, Orders: map[string]*Order{}}, false
-	return at, nil
-}
-
-func (p *Projection) apply(page *eventlog.Page) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.rebuild {
-		return nil // of the table that was
-	}
-	for i := range page.Events {
-		e := &page.Events[i]
-		o, err := apply(p.table.Orders[e.Key], e)
-		if err != nil {
-			return err
-		}
-		p.table.Orders[e.Key] = o
-	}
-	p.table.At = page.Next
-	p.table.Events += len(page.Events)
+// hasMoved wakes who waits for the table to move. It is called with mu held.
+func (p *Projection) hasMoved() {
 	close(p.moved)
 	p.moved = make(chan struct{})
-	return nil
 }
 
-// Rebuild forgets the table, and has it made again from the log.
-func (p *Projection) Rebuild() {
+// Rebuild makes the table again from the log, and says of how many events. The new
+// one is made beside the old one, and takes its place when it has reached the log's
+// head: nobody sees half a table.
+func (p *Projection) Rebuild(ctx context.Context) (events int, err error) {
+	p.making.Lock()
+	defer p.making.Unlock()
+	begin, err := p.log.Seek(ctx, orders, eventlog.Start{Earliest: true})
+	if err != nil {
+		return 0, err
+	}
+	made := &Table{Shape: shape, At: begin, Orders: map[string]*Order{}}
+	if err := p.toHead(ctx, made); err != nil {
+		return 0, err
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.rebuild = true
-	p.ask()
+	// Now the old one stands still: with what came meanwhile, the new one is as new.
+	if err := p.toHead(ctx, made); err != nil {
+		return 0, err
+	}
+	p.table = made
+	p.hasMoved()
+	return made.Events, nil
+}
+
+// toHead moves a table that nobody else has on to the log's head.
+func (p *Projection) toHead(ctx context.Context, t *Table) error {
+	for {
+		page, err := p.log.Read(ctx, orders, t.At, eventlog.Limit{})
+		if err != nil {
+			return err
+		}
+		if err := t.apply(&page); err != nil || !page.More() {
+			return err
+		}
+	}
 }
 
 // Order returns an order, or nil, and the position that this is the state at.
@@ -193,7 +217,7 @@ func (p *Projection) All() (all []Order, at eventlog.Position, events int) {
 func (p *Projection) Reach(ctx context.Context, at eventlog.Position) error {
 	for {
 		p.mu.Lock()
-		there, moved := !p.rebuild && p.table.At.Offset >= at.Offset, p.moved
+		there, moved := p.table.At.Offset >= at.Offset, p.moved
 		p.mu.Unlock()
 		if there {
 			return nil
@@ -209,7 +233,7 @@ func (p *Projection) Reach(ctx context.Context, at eventlog.Position) error {
 // save writes the table to its file: all of it or nothing.
 func (p *Projection) save() error {
 	p.mu.Lock()
-	text, err := json.Marshal(&p.table)
+	text, err := json.Marshal(p.table)
 	p.mu.Unlock()
 	if err != nil {
 		return err
