@@ -56,6 +56,7 @@ func TestOrdersAreMadeAgain(t *testing.T) {
 	ada, bob := open(t, "ada", orders.url), open(t, "bob", orders.url)
 	const table = `[...document.querySelectorAll("#orders tr")].map((row) => [...row.cells].slice(1, 4).map((cell) => cell.textContent).join(" ")).join(", ")`
 	place := func(p *page, item string) {
+		p.becomes(`document.querySelector("#placing").hidden`, true)
 		p.eval(nil, `void (document.querySelector("[name=item]").value = "`+item+`", document.querySelector("#place button").click())`)
 	}
 	both := func(want string) {
@@ -74,17 +75,45 @@ func TestOrdersAreMadeAgain(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		ada.becomes(`document.querySelector("#state").textContent`, "The server is away: trying again…")
 		place(ada, "Milk") // said while nobody is there to hear it
+		ada.becomes(`document.querySelector("#placing").textContent`, "Milk × 2: being placed…")
+		ada.eval(nil, `void document.querySelector("#place button").click()`) // the same order still
+		bob.eval(nil, `void document.querySelector("#orders .link").click()`)
+		bob.becomes(`/^What happened can't be fetched now/.test(document.querySelector("#one-failed").textContent)`, true)
+		bob.eval(nil, `void document.querySelector("#one").close()`)
 		orders.begin()
 		bob.becomes(table+`.split(", ")[0]`, "Milk 2 placed")
 	}
 	both("Milk 2 placed, Milk 2 placed, Tea 2 paid")
+	past := `[...document.querySelectorAll("#past li")].map((item) => item.textContent.split(" ").pop()).join(", ")`
+	ada.becomes(past, "placed, placed, paid, placed")
 	ada.eval(nil, `void document.querySelector("#rebuild").click()`)
 	ada.becomes(`/Made again of 4 events/.test(document.querySelector("#rebuilt").textContent)`, true)
 	both("Milk 2 placed, Milk 2 placed, Tea 2 paid")
+	// A row stands on one line where there is room, and its texts do on a phone.
+	ada.becomes(`new Set([...document.querySelectorAll("#orders tr:first-child td:last-child button")].map((button) => button.offsetTop)).size`, 1)
+	ada.cdp("Emulation.setDeviceMetricsOverride", map[string]any{"width": 375, "height": 800, "deviceScaleFactor": 1, "mobile": true})
+	ada.becomes(`(([id, item]) => {
+		const text = document.createRange();
+		const bottom = (node) => (text.selectNodeContents(node), text.getBoundingClientRect().bottom);
+		return innerWidth === 375 && Math.abs(bottom(id.firstChild.firstChild) - bottom(item)) <= 2;
+	})(document.querySelector("#orders tr").cells)`, true)
+	// A page that can't fetch the table says so, and fetches it as soon as it can.
+	ada.cdp("Network.enable", nil)
+	ada.cdp("Network.setBlockedURLs", map[string]any{"urls": []string{"*/orders"}})
+	ada.eval(nil, `void document.querySelector("#rebuild").click()`)
+	ada.becomes(`/^The orders can't be fetched/.test(document.querySelector("#trouble").textContent)`, true)
+	place(ada, "Jam")
+	ada.cdp("Network.setBlockedURLs", map[string]any{"urls": []string{}})
+	ada.becomes(`document.querySelector("#trouble").hidden`, true)
+	both("Jam 2 placed, Milk 2 placed, Milk 2 placed, Tea 2 paid")
+	ada.becomes(past, "placed, placed, placed, paid, placed")
+	later := open(t, "later", orders.url) // sees what was before it, too
+	later.becomes(past, "placed, placed, placed, paid, placed")
 	bob.eval(nil, `void document.querySelector("#orders tr:last-child .link").click()`) // what happened to the tea
 	bob.becomes(`[...document.querySelectorAll("#one[open] li")].map((item) => item.textContent.split(": ").pop()).join(", ")`, "placed, paid")
-	for _, p := range []*page{ada, bob} {
+	for _, p := range []*page{ada, bob, later} {
 		p.mu.Lock()
 		for _, line := range p.said {
 			if !strings.Contains(line, "Failed to load resource") && !strings.Contains(line, "WebSocket connection") && !strings.Contains(line, "net::ERR") {
