@@ -190,7 +190,8 @@ func (c *copying) catchUp() (size int64, err error) {
 
 // copy writes all but the little that was recorded last.
 func (c *copying) copy(l *Log) (err error) {
-	if c.to, err = openFile(c.path, time.Second, l.options.MaxFileSize); err != nil {
+	if c.to, err = openNew(c.path, l.options.MaxFileSize); err != nil {
+		_ = os.Remove(c.path) // what was begun of it
 		return err
 	}
 	if l.options.hooks.opened != nil {
@@ -245,7 +246,7 @@ func (c *copying) copyBucket(l *Log, bucket []byte) error {
 }
 
 // readPiece reads some of a bucket from a key on. next is the first key that is
-// left, or nil.
+// left, or nil. What is damaged is not copied: it is an error.
 func readPiece(f *file, bucket, from []byte) (piece []change, next []byte, err error) {
 	err = f.view(func(tx *bbolt.Tx) error {
 		cursor, size := tx.Bucket(bucket).Cursor(), 0
@@ -253,6 +254,9 @@ func readPiece(f *file, bucket, from []byte) (piece []change, next []byte, err e
 			if size > copyBytes {
 				next = bytes.Clone(k)
 				break
+			}
+			if _, err := unseal(k, v); err != nil && !bytes.Equal(k, formatKey) {
+				return corrupt(f.path, "%s %x: %v", bucket, k, err)
 			}
 			size += len(k) + len(v)
 			piece = append(piece, change{bucket, bytes.Clone(k), bytes.Clone(v)})
@@ -274,7 +278,7 @@ func (l *Log) finish(c *copying) {
 	}
 	if err != nil {
 		c.discard()
-		err = fmt.Errorf("%w: %s %s: %w", eventlog.ErrUnavailable, l.path, c.failed, err)
+		err = &FileError{kind: eventlog.ErrUnavailable, path: l.path, what: c.failed, cause: err}
 		l.options.Logger.Warn("event log was not copied", "file", l.path, "copy", c.path, "error", err)
 	}
 	for _, asked := range c.asked {

@@ -175,7 +175,7 @@ func TestCutShort(t *testing.T) {
 		t.Fatal(err)
 	}
 	used := len(bytes.TrimRight(content, "\x00"))
-	for _, length := range []int{1, 100, 4096, 8192, 12288, used / 2, used - 4096} {
+	for _, length := range []int{0, 1, 100, 4096, 4097, 8192, 12288, used / 2, used - 4096} {
 		cut := filepath.Join(t.TempDir(), "events.db")
 		if err := os.WriteFile(cut, content[:length], 0o600); err != nil {
 			t.Fatal(err)
@@ -183,8 +183,11 @@ func TestCutShort(t *testing.T) {
 		if l, err := Open(cut, Options{}); err == nil {
 			t.Errorf("%d bytes of %d are opened", length, used)
 			_ = l.Close()
-		} else if !errors.Is(err, eventlog.ErrUnavailable) || !strings.Contains(err.Error(), cut) {
+		} else if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), cut) || length >= 4096 && !strings.Contains(err.Error(), "cut short: it has") {
 			t.Errorf("%d bytes of %d: %v", length, used, err)
+		}
+		if now, _ := os.ReadFile(cut); !bytes.Equal(now, content[:length]) {
+			t.Errorf("%d bytes of %d: the file was changed", length, used)
 		}
 	}
 	// Cut short while it is open: the pages are gone under those who read.

@@ -13,7 +13,7 @@ import (
 )
 
 // Errors a program can act on. Each wraps [eventlog.ErrUnavailable] and is
-// wrapped with the name of the file and what to do about it.
+// wrapped in a [FileError], with the name of the file and what to do about it.
 var (
 	// ErrLocked: another process, or another Log of this one, has the file open.
 	ErrLocked = fmt.Errorf("%w: the file is open elsewhere", eventlog.ErrUnavailable)
@@ -44,39 +44,106 @@ func ended(ctx context.Context) error {
 	return fmt.Errorf("%w: %w", eventlog.ErrUnavailable, context.Cause(ctx))
 }
 
+// A FileError is an error about the file of a log. It wraps one of the errors
+// above, or else [eventlog.ErrUnavailable], and what the system said.
+type FileError struct {
+	kind  error
+	path  string
+	what  string // may be empty if there is a cause
+	do    string // what a program, or who runs it, can do about it
+	cause error
+}
+
+// Error is for the log of a program.
+func (e *FileError) Error() string {
+	text := e.kind.Error() + ": " + e.Plain()
+	if e.do != "" {
+		text += "; " + e.do
+	}
+	return text
+}
+
+// Plain is for people at a command line: the file and what is wrong with it,
+// without what a program could do.
+func (e *FileError) Plain() string {
+	text := e.path
+	if e.what != "" {
+		text += ": " + e.what
+	}
+	if e.cause == nil {
+		return text
+	}
+	cause := e.cause.Error()
+	var about *FileError
+	var system *fs.PathError
+	switch {
+	case errors.As(e.cause, &about):
+		cause = about.Plain()
+	case errors.As(e.cause, &system) && system.Path == e.path:
+		cause = system.Err.Error()
+	}
+	return text + ": " + cause
+}
+
+// Unwrap returns what it is for [errors.Is].
+func (e *FileError) Unwrap() []error {
+	if e.cause == nil {
+		return []error{e.kind}
+	}
+	return []error{e.kind, e.cause}
+}
+
+// keepIt is what to do about a file that is damaged.
+const keepIt = "stop the program, keep a copy of the file, and ask `eventsdb check` what is left"
+
 // corrupt is the error for what should be in the file and isn't.
 func corrupt(path, format string, args ...any) error {
-	return fmt.Errorf("%w: %s: %s; stop the program, keep a copy of the file, and ask `eventsdb check` what is left", ErrCorrupt, path, fmt.Sprintf(format, args...))
+	return &FileError{
+		kind: ErrCorrupt, path: path, what: fmt.Sprintf(format, args...),
+		do: keepIt,
+	}
+}
+
+// empty is the error for a file without a byte.
+func empty(path string) error {
+	return &FileError{kind: ErrCorrupt, path: path, what: "it is empty: it was cut short, or is not ours; remove it to begin anew"}
 }
 
 // openError says why a file could not be opened.
 func openError(path string, err error) error {
+	e := &FileError{kind: eventlog.ErrUnavailable, path: path, cause: err}
 	switch {
 	case errors.Is(err, eventlog.ErrUnavailable):
 		return err
 	case errors.Is(err, bberrors.ErrTimeout):
-		return fmt.Errorf("%w: %s: one process at a time may have it; end the other, or wait longer (Options.LockTimeout)", ErrLocked, path)
+		e.kind, e.what, e.cause = ErrLocked, "another process has it open, and one at a time may", nil
+		e.do = "end the other, or wait longer (Options.LockTimeout)"
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
-		return fmt.Errorf("%w: %s: %w; a log needs to write to the file and its directory", ErrReadOnly, path, err)
+		e.kind, e.do = ErrReadOnly, "a log needs to write to the file and its directory"
 	case full(err):
-		return fmt.Errorf("%w: %s: %w", ErrFull, path, err)
+		e.kind, e.what = ErrFull, "there is no room for it"
 	case errors.Is(err, bberrors.ErrInvalid), errors.Is(err, bberrors.ErrChecksum), errors.Is(err, bberrors.ErrVersionMismatch):
 		return corrupt(path, "it is no log, or its first pages are damaged (%v)", err)
 	}
-	return fmt.Errorf("%w: %s: %w", eventlog.ErrUnavailable, path, err)
+	return e
 }
 
 // writeError says why a commit failed.
 func writeError(path string, err error) error {
+	e := &FileError{kind: ErrFull, path: path, cause: err}
 	switch {
 	case errors.Is(err, eventlog.ErrUnavailable):
 		return err
 	case errors.Is(err, bberrors.ErrMaxSizeReached):
-		return fmt.Errorf("%w: %s has reached Options.MaxFileSize: let it be larger, or keep less (Options.Retain)", ErrFull, path)
+		e.what, e.cause = "it has reached Options.MaxFileSize", nil
+		e.do = "let it be larger, or keep less (Options.Retain)"
 	case full(err):
-		return fmt.Errorf("%w: %s: %w: make room on the disk, or keep less (Options.Retain)", ErrFull, path, err)
+		e.what, e.do = "there is no room for more", "make room on the disk, or keep less (Options.Retain)"
+	default:
+		e.kind, e.what = ErrFailed, "a write failed"
+		e.do = "close the log and open it again, which reads what the disk really has"
 	}
-	return fmt.Errorf("%w: %s: %w: close the log and open it again, which reads what the disk really has", ErrFailed, path, err)
+	return e
 }
 
 func full(err error) bool {

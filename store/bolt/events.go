@@ -109,6 +109,9 @@ type visit func(*entry) bool
 
 // forwards visits the events of offsets from one to another.
 func (s *events) forwards(from, to uint64, v visit) error {
+	if from > to {
+		return nil
+	}
 	c := s.bucket.Cursor()
 	var key, value []byte
 	var mark uint64 // of the event before

@@ -1,8 +1,10 @@
 package bolt
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -54,9 +56,59 @@ type file struct {
 // openFile opens a file, and creates it if it isn't there.
 func openFile(path string, timeout time.Duration, maxSize int64) (*file, error) {
 	until := time.Now().Add(timeout)
-	if err := measure(path, timeout); err != nil {
+	err := measure(path, timeout)
+	if errors.Is(err, os.ErrNotExist) {
+		err = create(path)
+	}
+	if err != nil {
 		return nil, openError(path, err)
 	}
+	return openUnmeasured(path, until, maxSize)
+}
+
+// create makes a file, with the first pages of bbolt, unless somebody else does
+// it first. It has its name only when they are on the disk: a file that is not
+// whole was not left by a crash, or a full disk, of a first start.
+func create(path string) (err error) {
+	temporary, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".new*")
+	if err != nil {
+		return err
+	}
+	name := temporary.Name()
+	defer func() {
+		if gone := os.Remove(name); !errors.Is(gone, os.ErrNotExist) {
+			err = errors.Join(err, gone)
+		}
+	}()
+	if err := temporary.Close(); err != nil {
+		return err
+	}
+	db, err := openSafely(name, &bbolt.Options{FreelistType: bbolt.FreelistMapType})
+	if err != nil {
+		return err
+	}
+	if err := db.Close(); err != nil {
+		return err
+	}
+	err = os.Link(name, path)
+	if err == nil || errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	// A file system without links.
+	if _, err := os.Lstat(path); err == nil {
+		return nil
+	}
+	return os.Rename(name, path)
+}
+
+// openNew opens a file that is not there yet, or is empty. It may be left with
+// less than its first pages.
+func openNew(path string, maxSize int64) (*file, error) {
+	return openUnmeasured(path, time.Now().Add(time.Second), maxSize)
+}
+
+// openUnmeasured opens a file, and makes one of one that is not there, or empty.
+func openUnmeasured(path string, until time.Time, maxSize int64) (*file, error) {
 	for {
 		var opened *os.File
 		db, err := openSafely(path, &bbolt.Options{
@@ -83,24 +135,22 @@ func openFile(path string, timeout time.Duration, maxSize int64) (*file, error) 
 	}
 }
 
-// measure fails if a file that is there is shorter than its first pages say.
+// measure fails if a file is shorter than its first pages say.
 // They are read without the others.
 func measure(path string, timeout time.Duration) (err error) {
 	info, err := os.Stat(path)
 	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return nil
 	case err != nil:
 		return err
 	case info.IsDir():
-		return fmt.Errorf("%s is a folder, not a file", path)
+		return errors.New("it is a folder, not a file")
 	case info.Size() == 0:
-		return nil
+		return empty(path)
 	}
 	var opened *os.File
 	db, err := openSafely(path, &bbolt.Options{ReadOnly: true, Timeout: timeout, OpenFile: noting(&opened)})
 	if err != nil {
-		return err
+		return tooSmall(path, err)
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	return db.View(func(tx *bbolt.Tx) error {
@@ -109,10 +159,50 @@ func measure(path string, timeout time.Duration) (err error) {
 			return err
 		}
 		if info.Size() < tx.Size() {
-			return corrupt(path, "it was cut short: it has %d bytes of at least %d", info.Size(), tx.Size())
+			return cut(path, info.Size(), tx.Size())
 		}
 		return nil
 	})
+}
+
+// errPage is the cause of an error about a page.
+var errPage = errors.New("a page is damaged or missing")
+
+// errCut is the cause of an error about a file that was cut short.
+var errCut = errors.New("it was cut short")
+
+func cut(path string, has, of int64) error {
+	return &FileError{
+		kind: ErrCorrupt, path: path, do: keepIt,
+		cause: fmt.Errorf("%w: it has %d bytes of at least %d", errCut, has, of),
+	}
+}
+
+// tooSmall turns bbolt's error about a file that has a good first page and not
+// the second one into that about a file that was cut short. It returns others as
+// they are.
+func tooSmall(path string, err error) error {
+	const pages = 4 // that a file begins with
+	start := make([]byte, 28)
+	f, failed := os.Open(path)
+	if failed != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	info, failed := f.Stat()
+	if failed != nil {
+		return err
+	}
+	if _, failed = io.ReadFull(f, start); failed != nil {
+		return err
+	}
+	// The size of a page, as the first page has it. bbolt has found that good, or
+	// has an error of its own.
+	size := int64(binary.NativeEndian.Uint32(start[24:]))
+	if info.Size() >= 2*size || errors.Is(err, bberrors.ErrInvalid) || errors.Is(err, bberrors.ErrChecksum) || errors.Is(err, bberrors.ErrVersionMismatch) || errors.Is(err, bberrors.ErrTimeout) {
+		return err
+	}
+	return cut(path, info.Size(), pages*size)
 }
 
 // noting opens files for bbolt, and notes the last.
@@ -136,7 +226,7 @@ func recovered(path string, err *error) func() {
 	return func() {
 		debug.SetPanicOnFault(before)
 		if p := recover(); p != nil {
-			*err = corrupt(path, "a page is damaged or missing (%v)", p)
+			*err = &FileError{kind: ErrCorrupt, path: path, do: keepIt, cause: fmt.Errorf("%w (%v)", errPage, p)}
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package bolt_test
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -69,6 +70,47 @@ func TestDiskIsFull(t *testing.T) {
 				t.Errorf("after it was opened again it has %d events of %d", got, n+100)
 			}
 		})
+	}
+}
+
+// TestImportOnAFullDisk leaves no file, at whatever moment the disk is full.
+func TestImportOnAFullDisk(t *testing.T) {
+	source := filepath.Join(t.TempDir(), "events.db")
+	l := mustOpen(t, source, bolt.Options{})
+	for range 20 {
+		if _, _, err := l.Append(t.Context(), eventlog.Channel{Name: "room"}, eventlog.Batch{Messages: many(1000)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var lines bytes.Buffer
+	if err := bolt.Export(source, &lines); err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []string{"4k", "8k", "16k", "64k", "1m"} {
+		folder := smallDisk(t, size)
+		if err := bolt.Import(filepath.Join(folder, "imp.db"), bytes.NewReader(lines.Bytes())); err == nil {
+			t.Errorf("%s are enough", size)
+		}
+		if left, _ := filepath.Glob(filepath.Join(folder, "*")); len(left) > 0 {
+			t.Errorf("with %s %q is left", size, left)
+		}
+	}
+}
+
+// TestFirstStartOnAFullDisk leaves no file that the next one would take for one
+// that was cut short.
+func TestFirstStartOnAFullDisk(t *testing.T) {
+	for _, size := range []string{"4k", "8k"} {
+		folder := smallDisk(t, size)
+		if _, err := bolt.Open(filepath.Join(folder, "events.db"), bolt.Options{}); !errors.Is(err, bolt.ErrFull) {
+			t.Errorf("with %s: %v", size, err)
+		}
+		if left, _ := filepath.Glob(filepath.Join(folder, "*")); len(left) > 0 {
+			t.Errorf("with %s %q is left", size, left)
+		}
 	}
 }
 

@@ -25,14 +25,22 @@ func importPath(path string) string { return path + ".import" }
 // before are not good any more, and who waits in a channel that nobody wrote to
 // hears a gap. If it fails there is no file.
 func Import(path string, from io.Reader) (err error) {
-	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%s is there already: import into a new file", path)
 	}
 	temporary := importPath(path)
 	if err := os.Remove(temporary); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	f, err := openFile(temporary, time.Second, 0)
+	defer func() {
+		if err == nil {
+			return
+		}
+		if gone := os.Remove(temporary); !errors.Is(gone, os.ErrNotExist) {
+			err = errors.Join(err, gone)
+		}
+	}()
+	f, err := openNew(temporary, 0)
 	if err != nil {
 		return err
 	}
@@ -42,15 +50,20 @@ func Import(path string, from io.Reader) (err error) {
 		err = i.read(from)
 	}
 	if err == nil {
-		err = f.sync()
+		if err = f.sync(); err != nil {
+			err = writeError(temporary, err)
+		}
 	}
 	if err = errors.Join(err, f.close()); err != nil {
-		return errors.Join(err, os.Remove(temporary))
+		return err
 	}
 	if err := os.Rename(temporary, path); err != nil {
 		return err
 	}
-	return syncFolder(path)
+	if err := syncFolder(path); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	return nil
 }
 
 // firstChanges are what is in a new file.
@@ -165,5 +178,8 @@ func (i *importer) write() error {
 	i.record()
 	err := i.file.update(i.changes)
 	i.changes, i.size = nil, 0
-	return err
+	if err != nil {
+		return writeError(i.file.path, err)
+	}
+	return nil
 }

@@ -53,13 +53,13 @@ const (
 	binaryKind = "binary"
 )
 
-func exportName(ch *channel) *exportedName {
+func exportName(ch *channel, after place) *exportedName {
 	return &exportedName{
 		Namespace: ch.name.Namespace,
 		Name:      ch.name.Name,
 		Births:    [2]eventlog.Position{{Mark: ch.births[0]}, {Mark: ch.births[1]}},
-		After:     ch.next.base.at,
-		Bytes:     ch.next.base.sum,
+		After:     after.at,
+		Bytes:     after.sum,
 		Newest:    ch.next.newest,
 	}
 }

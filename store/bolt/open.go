@@ -3,6 +3,7 @@ package bolt
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"time"
@@ -109,10 +110,23 @@ type contents struct {
 
 func readContents(f *file) (*contents, error) {
 	c := &contents{channels: make(map[uint64]*channel)}
-	return c, f.view(func(tx *bbolt.Tx) error { return c.read(f.path, tx) })
+	return c, f.view(func(tx *bbolt.Tx) error { return c.read(f.path, tx, nil) })
 }
 
-func (c *contents) read(path string, tx *bbolt.Tx) (err error) {
+// onDamage is told of damage, and the one who met it goes on. Without one, damage
+// is an error.
+type onDamage func(error)
+
+func (d onDamage) met(err error) error {
+	if d == nil {
+		return err
+	}
+	d(err)
+	return nil
+}
+
+// read reads the contents.
+func (c *contents) read(path string, tx *bbolt.Tx, damaged onDamage) (err error) {
 	meta := tx.Bucket(metaBucket)
 	if meta == nil && isFresh(tx) {
 		return nil
@@ -122,16 +136,32 @@ func (c *contents) read(path string, tx *bbolt.Tx) (err error) {
 	if v := meta.Get(formatKey); string(v) != format {
 		return corrupt(path, "its format is %q, and this program knows %q", v, format)
 	}
+	for _, read := range []func(string, *bbolt.Tx, onDamage) error{c.readMeta, c.readChannels, c.readProducers} {
+		if err := read(path, tx, damaged); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *contents) readMeta(path string, tx *bbolt.Tx, damaged onDamage) (err error) {
+	meta := tx.Bucket(metaBucket)
 	if c.generation, err = decodeGeneration(generationKey, meta.Get(generationKey)); err != nil {
-		return corrupt(path, "generation: %v", err)
+		if err := damaged.met(corrupt(path, "generation: %v", err)); err != nil {
+			return err
+		}
 	}
 	secret, err := unseal(secretKey, meta.Get(secretKey))
 	if err != nil {
-		return corrupt(path, "secret: %v", err)
+		return damaged.met(corrupt(path, "secret: %v", err))
 	}
 	c.secret = slices.Clone(secret)
+	return nil
+}
+
+func (c *contents) readChannels(path string, tx *bbolt.Tx, damaged onDamage) error {
 	names := make(map[eventlog.Channel]uint64)
-	err = tx.Bucket(channelsBucket).ForEach(func(k, v []byte) error {
+	return eachOf(path, tx, channelsBucket, damaged, func(k, v []byte) error {
 		ch, err := decodeRecord(k, v)
 		if err != nil {
 			return corrupt(path, "record of channel %x: %v", k, err)
@@ -142,10 +172,10 @@ func (c *contents) read(path string, tx *bbolt.Tx) (err error) {
 		names[ch.name], c.channels[ch.id] = ch.id, ch
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	err = tx.Bucket(producersBucket).ForEach(func(k, v []byte) error {
+}
+
+func (c *contents) readProducers(path string, tx *bbolt.Tx, damaged onDamage) error {
+	err := eachOf(path, tx, producersBucket, damaged, func(k, v []byte) error {
 		id, p, err := decodeProducer(k, v)
 		if err == nil && c.channels[id] == nil {
 			err = errors.New("its channel is not there")
@@ -159,4 +189,28 @@ func (c *contents) read(path string, tx *bbolt.Tx) (err error) {
 	})
 	slices.SortStableFunc(c.producers, func(a, b *producer) int { return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.id, b.id)) })
 	return err
+}
+
+// eachOf visits what is in a bucket. An error of the visit is damage, after which
+// it goes on; after a page that is damaged it can't.
+func eachOf(path string, tx *bbolt.Tx, bucket []byte, damaged onDamage, visit func(k, v []byte) error) error {
+	var stopped error
+	walk := func() (err error) {
+		defer recovered(path, &err)()
+		b := tx.Bucket(bucket)
+		if b == nil {
+			return corrupt(path, "it has no %s", bucket)
+		}
+		cursor := b.Cursor()
+		for k, v := cursor.First(); k != nil && stopped == nil; k, v = cursor.Next() {
+			if err := visit(k, v); err != nil {
+				stopped = damaged.met(err)
+			}
+		}
+		return nil
+	}
+	if err := walk(); err != nil {
+		return damaged.met(fmt.Errorf("%w (in its %s)", err, bucket))
+	}
+	return stopped
 }
