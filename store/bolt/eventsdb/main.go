@@ -1,22 +1,15 @@
-// Command eventsdb looks after files of package bolt, while no program has them
-// open:
-//
-//	eventsdb check FILE            read all of it, and say what is wrong
-//	eventsdb export FILE > LINES   all events, as lines of JSON
-//	eventsdb import FILE < LINES   a new file, in which positions are the same
-//	eventsdb compact FILE          give free room back to the disk
-//
-// It ends with 1 if something failed or is wrong, and with 2 if it was not
-// called so. docs/durable-log.md describes the lines.
 package main
 
 import (
 	"context"
+	_ "embed"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"math"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/throughline/throughline/eventlog"
@@ -27,51 +20,118 @@ func main() {
 	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
-const usage = "usage: eventsdb check|export|import|compact FILE"
+//go:embed doc.go
+var source string
+
+// usage is the comment of the package.
+func usage() string {
+	comment, _, _ := strings.Cut(source, "package main")
+	var text strings.Builder
+	for line := range strings.Lines(comment) {
+		text.WriteString(strings.TrimPrefix(strings.TrimPrefix(line, "//"), " "))
+	}
+	return text.String()
+}
+
+const short = "usage: eventsdb check|export|import|compact FILE; eventsdb -h says more"
 
 // run is main with its streams. It returns the status to end with.
 func run(args []string, in io.Reader, out, errs io.Writer) int {
-	if len(args) != 2 {
-		fmt.Fprintln(errs, usage)
-		return 2
-	}
-	var err error
-	switch command, path := args[0], args[1]; command {
-	case "check":
-		err = check(path, out)
-	case "export":
-		err = bolt.Export(path, out)
-	case "import":
-		err = bolt.Import(path, in)
-	case "compact":
-		err = compact(path, out)
-	default:
-		fmt.Fprintln(errs, usage)
-		return 2
+	command, path, salvage, err := parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		fmt.Fprint(out, usage())
+		return 0
 	}
 	if err != nil {
 		fmt.Fprintln(errs, "eventsdb:", err)
-		return 1
+		fmt.Fprintln(errs, short)
+		return 2
 	}
-	return 0
+	advice := ""
+	switch command {
+	case "check":
+		err = check(path, out)
+	case "export":
+		advice = "`eventsdb check` says what is left, and `eventsdb export -salvage` writes it"
+		if salvage {
+			advice = ""
+			err = bolt.Salvage(path, out, func(lost string) { fmt.Fprintf(errs, "eventsdb: %s: %s\n", path, lost) })
+		} else {
+			err = bolt.Export(path, out)
+		}
+	case "import":
+		err = bolt.Import(path, in)
+	case "compact":
+		advice = "`eventsdb check` says what is left"
+		err = compact(path, out)
+	}
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintln(errs, "eventsdb:", words(err))
+	if advice != "" && errors.Is(err, bolt.ErrCorrupt) {
+		fmt.Fprintln(errs, advice)
+	}
+	return 1
+}
+
+// parse reads a command line.
+func parse(args []string) (command, path string, salvage bool, err error) {
+	if len(args) == 0 {
+		return "", "", false, errors.New("there is no command")
+	}
+	command = args[0]
+	flags := flag.NewFlagSet(command, flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	switch command {
+	case "check", "import", "compact":
+	case "export":
+		flags.BoolVar(&salvage, "salvage", false, "")
+	case "-h", "-help", "--help", "help":
+		return "", "", false, flag.ErrHelp
+	default:
+		return "", "", false, fmt.Errorf("there is no command %q", command)
+	}
+	if err := flags.Parse(args[1:]); err != nil {
+		return "", "", false, err
+	}
+	if flags.NArg() != 1 {
+		return "", "", false, fmt.Errorf("%s is for one file, and its flags come before that", command)
+	}
+	return command, flags.Arg(0), salvage, nil
+}
+
+// words are what an error says to people.
+func words(err error) string {
+	if about, ok := errors.AsType[*bolt.FileError](err); ok {
+		return about.Plain()
+	}
+	return strings.TrimPrefix(err.Error(), eventlog.ErrUnavailable.Error()+": ")
 }
 
 func check(path string, out io.Writer) error {
-	if _, err := os.Stat(path); err != nil {
-		return err
+	err := whole(path, out)
+	if err == nil {
+		fmt.Fprintln(out, path, "is whole")
 	}
+	return err
+}
+
+// whole fails if something is wrong with a file, and writes what.
+func whole(path string, out io.Writer) error {
 	problems := 0
 	err := bolt.Check(path, func(problem string) {
 		problems++
 		fmt.Fprintln(out, problem)
 	})
-	if err == nil && problems > 0 {
-		err = fmt.Errorf("%s: %d problems", path, problems)
+	if err != nil || problems == 0 {
+		return err
 	}
-	if err == nil {
-		fmt.Fprintln(out, path, "is whole")
+	s := "s"
+	if problems == 1 {
+		s = ""
 	}
-	return err
+	return fmt.Errorf("%s: %d problem%s; keep a copy of the file; `eventsdb export -salvage` writes what is whole", path, problems, s)
 }
 
 // compact opens the log so that it changes nothing else.
@@ -79,6 +139,10 @@ func compact(path string, out io.Writer) error {
 	before, err := os.Stat(path)
 	if err != nil {
 		return err
+	}
+	// A copy has what can be read. So the file stays as it is if that isn't all.
+	if err := whole(path, out); err != nil {
+		return fmt.Errorf("not compacted: %w", err)
 	}
 	l, err := bolt.Open(path, bolt.Options{
 		Retain:            func(eventlog.Channel) eventlog.Retention { return eventlog.Retention{Events: -1, Bytes: -1, Age: -1} },
