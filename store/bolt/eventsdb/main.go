@@ -47,31 +47,24 @@ func run(args []string, in io.Reader, out, errs io.Writer) int {
 		fmt.Fprintln(errs, short)
 		return 2
 	}
-	advice := ""
 	switch command {
 	case "check":
 		err = check(path, out)
 	case "export":
-		advice = "`eventsdb check` says what is left, and `eventsdb export -salvage` writes it"
 		if salvage {
-			advice = ""
 			err = bolt.Salvage(path, out, func(lost string) { fmt.Fprintf(errs, "eventsdb: %s: %s\n", path, lost) })
 		} else {
-			err = bolt.Export(path, out)
+			err = export(path, out)
 		}
 	case "import":
 		err = bolt.Import(path, in)
 	case "compact":
-		advice = "`eventsdb check` says what is left"
 		err = compact(path, out)
 	}
 	if err == nil {
 		return 0
 	}
 	fmt.Fprintln(errs, "eventsdb:", words(err))
-	if advice != "" && errors.Is(err, bolt.ErrCorrupt) {
-		fmt.Fprintln(errs, advice)
-	}
 	return 1
 }
 
@@ -113,6 +106,15 @@ func check(path string, out io.Writer) error {
 	err := whole(path, out)
 	if err == nil {
 		fmt.Fprintln(out, path, "is whole")
+	}
+	return err
+}
+
+// export says what to do about damage, if there is something.
+func export(path string, out io.Writer) error {
+	err := bolt.Export(path, out)
+	if errors.Is(err, bolt.ErrCorrupt) && bolt.Salvage(path, io.Discard, func(string) {}) == nil {
+		return fmt.Errorf("%s; `eventsdb check` says what is left, and `eventsdb export -salvage` writes it", words(err))
 	}
 	return err
 }
