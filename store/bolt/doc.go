@@ -17,6 +17,6 @@
 // Each event in the file has a checksum, and names the one before it. What is
 // damaged is an error, [ErrCorrupt], and never another event.
 //
-// Command eventsdb, in the folder below, checks, exports, imports and compacts
-// files.
+// Command eventsdb, in the folder below, checks, exports, salvages, imports
+// and compacts files.
 package bolt
