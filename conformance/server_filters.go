@@ -243,20 +243,24 @@ func (c *serverCheck) pollFor(after, wait string, f choice) (b pollBody) {
 func (c *serverCheck) leftOutIsNoNews() {
 	after := c.publish("room", "0")
 	f := choice{Types: []string{"wanted"}}
-	last := ""
-	time.AfterFunc(5*time.Second, func() { last, _ = c.testee.Publish(c.ctx, "room", said(1)) })
+	published := make(chan string, 1)
+	time.AfterFunc(5*time.Second, func() {
+		at, _ := c.testee.Publish(c.ctx, "room", said(1))
+		published <- at
+	})
 	began := time.Now()
 	b := c.pollFor(after, "20s", f)
-	if took := time.Since(began); took < 20*time.Second || len(b.Events) > 0 || b.Positions["room"] != last {
+	if took, last := time.Since(began), <-published; took < 20*time.Second || len(b.Events) > 0 || b.Positions["room"] != last {
 		c.errorf("a poll with a filter was answered after %v with %d events and the position %q, not after 20s with none and %q, after what was left out", took, len(b.Events), b.Positions["room"], last)
 	}
 	time.AfterFunc(5*time.Second, func() {
 		_, _ = c.testee.Publish(c.ctx, "room", said(2))
-		last, _ = c.testee.Publish(c.ctx, "room", eventlog.Message{Type: "wanted", Data: []byte("3")})
+		at, _ := c.testee.Publish(c.ctx, "room", eventlog.Message{Type: "wanted", Data: []byte("3")})
+		published <- at
 	})
 	began = time.Now()
 	b = c.pollFor(after, "20s", f)
-	if took := time.Since(began); took < 5*time.Second || took > 6*time.Second || len(b.Events) != 1 || b.Positions["room"] != last {
+	if took, last := time.Since(began), <-published; took < 5*time.Second || took > 6*time.Second || len(b.Events) != 1 || b.Positions["room"] != last {
 		c.errorf("a poll with a filter was answered after %v with %d events and the position %q, not after 5s with the one that is wanted, at %q", took, len(b.Events), b.Positions["room"], last)
 	}
 }

@@ -73,6 +73,21 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	limit := findMemoryLimit(o.MemoryLimit, "/")
+	if err := s.keep(&limit); err != nil {
+		return nil, err
+	}
+	s.oversee(limit)
+	s.fill()
+	s.info = s.log.Info()
+	s.engine = core.New(s.engineOptions(keys))
+	s.metrics.follow(s.engine)
+	s.router = s.routes()
+	s.memory.start()
+	return s, nil
+}
+
+// keep finds the log and the store, and makes those that nobody gave.
+func (s *Server) keep(limit *memoryLimit) error {
 	if s.log == nil {
 		s.log = eventlog.NewMemory(eventlog.MemoryOptions{MaxBytes: limit.logBytes()})
 		s.own = append(s.own, s.log)
@@ -88,8 +103,14 @@ func New(o Options) (*Server, error) {
 		for _, c := range s.own {
 			err = errors.Join(err, c.Close())
 		}
-		return nil, err
+		return err
 	}
+	return nil
+}
+
+// oversee puts before the log and the store what measures, guards and tells. What
+// the log can do beside is found first: what stands before it hides that.
+func (s *Server) oversee(limit memoryLimit) {
 	s.store = &timedStore{Store: s.store, metrics: s.metrics}
 	s.metrics.measure(s.log)
 	s.inspector.lookInto(s)
@@ -104,6 +125,10 @@ func New(o Options) (*Server, error) {
 	s.depend()
 	s.log = s.memory.count(s.log)
 	s.health = newHealth(s)
+}
+
+// fill gives the options their defaults that others don't.
+func (s *Server) fill() {
 	if s.o.Authorize == nil {
 		s.o.Authorize = DefaultAuthorize
 		s.o.Logger.Info("default rights", "note", "anybody of the same origin may subscribe to channels without $ in their names, and nothing else but what Options.Namespaces allow: Options.Authorize says otherwise")
@@ -116,12 +141,6 @@ func New(o Options) (*Server, error) {
 	def(&s.o.PeerTimeout, 20*time.Second)
 	def(&s.o.HistoryMaxAge, time.Hour)
 	def(&s.o.CompressOver, 1<<10)
-	s.info = s.log.Info()
-	s.engine = core.New(s.engineOptions(keys))
-	s.metrics.follow(s.engine)
-	s.router = s.routes()
-	s.memory.start()
-	return s, nil
 }
 
 // engineOptions are the options as the engine knows them.
