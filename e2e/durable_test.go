@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestKilledChatGoesOn: the chat with a folder for its data is killed (kill -9) in the
@@ -68,10 +69,18 @@ func TestOrdersAreMadeAgain(t *testing.T) {
 	both("Tea 2 placed")
 	bob.eval(nil, `void document.querySelector("#orders td:last-child button").click()`)
 	both("Tea 2 paid")
+	file := filepath.Join(folder, "orders.json")
 	for _, lose := range []bool{false, true} {
+		for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+			if _, err := os.Stat(file); err == nil {
+				break
+			} else if time.Now().After(deadline) {
+				t.Fatalf("the table was not saved: %v", err)
+			}
+		}
 		orders.kill()
 		if lose {
-			if err := os.Remove(filepath.Join(folder, "orders.json")); err != nil {
+			if err := os.Remove(file); err != nil {
 				t.Fatal(err)
 			}
 		}

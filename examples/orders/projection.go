@@ -20,7 +20,7 @@ import (
 // so that what was decided first is the same for everybody.
 var orders = eventlog.Channel{Name: "orders"}
 
-// saveEvery is how often at most the table is written to its file. What is lost of
+// saveEvery is how long after a change the table is written to its file. What is lost of
 // it is made again.
 const saveEvery = time.Second
 
@@ -87,11 +87,17 @@ func NewProjection(ctx context.Context, log eventlog.Log, file string) (*Project
 func (p *Projection) Run(ctx context.Context) error {
 	defer p.log.Watch(orders, p.ask)()
 	p.ask()
-	saved := time.Now()
+	var due <-chan time.Time // when to save what has changed; nil: nothing has
 	for {
 		select {
 		case <-ctx.Done():
 			return p.save()
+		case <-due:
+			due = nil
+			if err := p.save(); err != nil {
+				return err
+			}
+			continue
 		case <-p.wake:
 		}
 		if err := p.catchUp(ctx); err != nil {
@@ -100,11 +106,8 @@ func (p *Projection) Run(ctx context.Context) error {
 			}
 			time.AfterFunc(time.Second, p.ask) // the log is away: the table stands still
 		}
-		if time.Since(saved) >= saveEvery {
-			saved = time.Now()
-			if err := p.save(); err != nil {
-				return err
-			}
+		if due == nil {
+			due = time.After(saveEvery)
 		}
 	}
 }
