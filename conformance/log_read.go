@@ -3,6 +3,7 @@ package conformance
 import (
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing/synctest"
 	"time"
 
@@ -276,6 +277,8 @@ func wakeHoldsNoLock(c *logCheck) {
 	l := c.open(LogSetup{})
 	other := eventlog.Channel{Name: "other"}
 	woken, appended := make(chan struct{}, 1), make(chan struct{})
+	var over atomic.Bool // a wake for nothing may meet a log that is closed
+	defer over.Store(true)
 	wake := func() {
 		at, err := l.Seek(c.ctx, room, eventlog.Start{Earliest: true})
 		if err == nil {
@@ -285,7 +288,7 @@ func wakeHoldsNoLock(c *logCheck) {
 			_, _, err = l.Append(c.ctx, other, eventlog.Batch{Messages: text("from a wake")})
 		}
 		l.Watch(room, func() {})()
-		if err != nil {
+		if err != nil && !over.Load() {
 			c.errorf("a wake that calls the log: %v", err)
 		}
 		select {
