@@ -308,7 +308,7 @@ func (e *Engine) place(ctx context.Context, s *subscription, ask transport.Subsc
 		s.cursor = at
 		return &transport.Frame{Kind: transport.FrameOpening, Channel: s.name, At: at}, err
 	}
-	b := s.topic.next(ask.After, e.firstPage(), s.filter)
+	b := s.topic.fresh(ask.After, e.firstPage(), s.filter)
 	if b.err != nil {
 		return nil, b.err
 	}

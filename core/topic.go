@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -101,7 +102,8 @@ type batch struct {
 	once   sync.Once
 
 	// Set by once.
-	version uint64 // of the topic, before it was read
+	ready   atomic.Bool // the last to be set
+	version uint64      // of the topic, before it was read
 	run     *transport.Run
 	size    int
 	head    eventlog.Position
@@ -134,18 +136,70 @@ func (t *topic) next(after eventlog.Position, size int, f *filter) *batch {
 	}
 }
 
+// fresh is next for a line that comes with a position: what it returns was read after
+// the line came. What was remembered may be of a history that the log has no more, of
+// which another node told the client already: then it would get again what it had.
+// (store/redis; the model calls it TailTrustedAtResume. A log on one node never
+// rewrites its history.)
+func (t *topic) fresh(after eventlog.Position, size int, f *filter) *batch {
+	for {
+		b := &batch{after: after, most: size, filter: f, made: time.Now()}
+		b.once.Do(func() { t.read(b) })
+		b = t.instead(b)
+		if !b.nothing() || t.isLast(b) {
+			return b
+		}
+	}
+}
+
+// instead remembers a batch in the place of all that were read after the same
+// position. One that is the same stays, and is returned: its encodings are shared.
+func (t *topic) instead(b *batch) *batch {
+	if b.err != nil {
+		return b
+	}
+	t.batchesMu.Lock()
+	defer t.batchesMu.Unlock()
+	var same *batch
+	t.batches = slices.DeleteFunc(t.batches, func(other *batch) bool {
+		if b.sameAs(other) {
+			same = other
+		}
+		return other.after == b.after && other != same
+	})
+	if same == nil && b.run != nil {
+		t.keep(b)
+	}
+	return cmp.Or(same, b)
+}
+
+// sameAs reports whether two batches are of the same events: those between two
+// positions that are exact, and pass one filter, always are.
+func (b *batch) sameAs(other *batch) bool {
+	return b.run != nil && other.after == b.after && other.most == b.most && other.filter.text == b.filter.text &&
+		other.ready.Load() && other.run != nil && other.run.Next == b.run.Next
+}
+
 func (t *topic) batchAfter(after eventlog.Position, size int, f *filter) *batch {
 	t.batchesMu.Lock()
 	defer t.batchesMu.Unlock()
-	last, same := -1, 0
-	for i, b := range t.batches {
-		if b.filter.text != f.text {
-			continue
-		}
-		if b.after == after && b.most == size {
+	for _, b := range t.batches {
+		if b.filter.text == f.text && b.after == after && b.most == size {
 			return b
 		}
-		last, same = i, same+1
+	}
+	b := &batch{after: after, most: size, filter: f, made: time.Now()}
+	t.keep(b)
+	return b
+}
+
+// keep remembers a batch. Called with batchesMu held.
+func (t *topic) keep(b *batch) {
+	last, same := -1, 0
+	for i, other := range t.batches {
+		if other.filter.text == b.filter.text {
+			last, same = i, same+1
+		}
 	}
 	switch {
 	case same >= keptOfOne:
@@ -153,12 +207,10 @@ func (t *topic) batchAfter(after eventlog.Position, size int, f *filter) *batch 
 	case len(t.batches) >= keptBatches:
 		t.batches = slices.Delete(t.batches, keptBatches-1, keptBatches)
 	}
-	b := &batch{after: after, most: size, filter: f, made: time.Now()}
 	t.batches = slices.Insert(t.batches, 0, b)
 	if t.aging == nil {
 		t.aging = time.AfterFunc(batchAge, t.age)
 	}
-	return b
 }
 
 // age forgets batches that are too old.
@@ -180,10 +232,14 @@ func (e *Engine) ForgetBatches() {
 	topics := slices.Collect(maps.Values(e.topics))
 	e.mu.Unlock()
 	for _, t := range topics {
-		t.batchesMu.Lock()
-		t.batches = nil
-		t.batchesMu.Unlock()
+		t.forgetAll()
 	}
+}
+
+func (t *topic) forgetAll() {
+	t.batchesMu.Lock()
+	defer t.batchesMu.Unlock()
+	t.batches = nil
 }
 
 // forget drops a batch that later readers must not find.
@@ -194,6 +250,7 @@ func (t *topic) forget(b *batch) {
 }
 
 func (t *topic) read(b *batch) {
+	defer b.ready.Store(true)
 	ctx, cancel := context.WithTimeout(t.engine.ctx, t.engine.o.ReadTimeout)
 	defer cancel()
 	b.version = t.version.Load()
@@ -203,6 +260,9 @@ func (t *topic) read(b *batch) {
 	switch {
 	case errors.As(err, &b.lost):
 		t.head.Store(b.lost.To.Offset)
+		if b.lost.Reason == eventlog.Rewritten {
+			t.forgetAll() // what was read before may be of the history that is gone
+		}
 	case err != nil:
 		b.err = err
 	default:
