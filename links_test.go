@@ -2,6 +2,7 @@ package throughline_test
 
 import (
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -9,16 +10,22 @@ import (
 // TestNobodyLinksWhatIsNotAskedFor: a program that embeds the server, and imports
 // no store, has none in it.
 func TestNobodyLinksWhatIsNotAskedFor(t *testing.T) {
-	for _, c := range []struct {
-		program string
-		links   bool
-	}{{"./server", false}, {"./examples/slow", false}, {"./examples/chat", true}} {
-		out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", c.program).CombinedOutput()
+	bolt, redis := "go.etcd.io/bbolt", "github.com/redis/go-redis"
+	for program, links := range map[string][]string{
+		"./server":        {},
+		"./examples/slow": {},
+		"./examples/chat": {bolt},
+		"./store/bolt":    {bolt},
+		"./store/redis":   {redis},
+	} {
+		out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", program).CombinedOutput()
 		if err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
-		if got := strings.Contains(string(out), "go.etcd.io/bbolt"); got != c.links {
-			t.Errorf("%s links bbolt: %v", c.program, got)
+		for _, store := range []string{bolt, redis} {
+			if got := strings.Contains(string(out), store); got != slices.Contains(links, store) {
+				t.Errorf("%s links %s: %v", program, store, got)
+			}
 		}
 	}
 }

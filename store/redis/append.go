@@ -93,8 +93,8 @@ func (l *Log) appending(ch eventlog.Channel, b *eventlog.Batch, confirmed bool) 
 	}
 	owner := strconv.Itoa(len(ch.Namespace)) + ":" + ch.Namespace + b.Producer.Owner
 	args := l.args(chanText(ch), secret(), secret(),
-		r.Events, r.Bytes, micros(r.Age), confirm,
-		b.Producer.ID, owner, fmt.Sprintf("%020d", b.Producer.Seq),
+		r.Events, r.Bytes, microsOrNone(r.Age), confirm,
+		b.Producer.ID, owner, digits(b.Producer.Seq),
 		l.o.MaxProducersPerOwner, l.o.MaxProducersPerChannel, micros(l.o.RememberProducers),
 		expect, mark)
 	c := &call{script: appendScript, key: l.bucketKey(l.bucketOf(ch))}
@@ -110,12 +110,12 @@ func (l *Log) appending(ch eventlog.Channel, b *eventlog.Batch, confirmed bool) 
 	return c
 }
 
-// micros is a time as scripts take it: what is below zero has no bound.
-func micros(d time.Duration) int64 {
+// microsOrNone is a bound as scripts take it: below zero is none.
+func microsOrNone(d time.Duration) int64 {
 	if d < 0 {
 		return -1
 	}
-	return d.Microseconds()
+	return micros(d)
 }
 
 // pipeFor returns the pipe of those that wait for so many replicas.

@@ -282,8 +282,9 @@ func space(namespace string) string { return fmt.Sprintf("%d:%s:", len(namespace
 
 func leaseName(h session.Held) string { return space(h.Namespace) + h.ID }
 
-// digits are of the same number for all lines, so they compare as text.
-func digits(line uint64) string { return fmt.Sprintf("%020d", line) }
+// digits are as many for all numbers, so they compare as text: those of scripts have
+// 53 bits.
+func digits(n uint64) string { return fmt.Sprintf("%020d", n) }
 
 // micros is a duration in the unit of scripts, rounded up: no lease is for
 // nothing.

@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"fmt"
+
 	"sync/atomic"
 	"testing"
 	"time"
@@ -15,17 +16,11 @@ import (
 	"github.com/throughline/throughline/session"
 )
 
-// prefixes keep what tests store on one server apart.
-var prefixes atomic.Int64
-
 func testLeaseOptions() leaseOptions {
 	return leaseOptions{
-		prefix: fmt.Sprint("test", prefixes.Add(1)), buckets: 4, maxLeases: 1_000_000, timeout: 5 * time.Second,
+		prefix: newPrefix(), buckets: 4, maxLeases: 1_000_000, timeout: 5 * time.Second,
 	}
 }
-
-// inBubble reports whether the test runs in a bubble, whose time begins in 2000.
-func inBubble() bool { return time.Now().Year() < 2020 }
 
 // A leaseStore is one or several leases that share a Redis, and are called in
 // turn.

@@ -25,6 +25,7 @@ type Log struct {
 	o       Options
 	buckets int
 	pipe    *pipe
+	leases  *leases
 	bells   *bells
 	disk    diskRule
 	// ctx ends when the log is closed.
@@ -71,6 +72,7 @@ func Open(ctx context.Context, client goredis.UniversalClient, o Options) (*Log,
 		return nil, err
 	}
 	l.disk.client = client
+	l.leases = newLeases(client, l.leaseOptions())
 	l.bells = newBells(l)
 	l.others.Go(l.bells.listen)
 	l.others.Go(l.checkTails)
@@ -115,6 +117,14 @@ func (l *Log) found(ctx context.Context, named int) error {
 
 const defaultBuckets = 16
 
+func (l *Log) leaseOptions() leaseOptions {
+	o := leaseOptions{prefix: l.o.Prefix, buckets: l.buckets, maxLeases: l.o.MaxLeases, timeout: l.o.Timeout}
+	if l.o.tests.now != nil {
+		o.now = func() int64 { return l.o.tests.now().UnixMicro() }
+	}
+	return o
+}
+
 // Info implements [eventlog.Log].
 func (l *Log) Info() eventlog.Info {
 	return eventlog.Info{ProducersRemembered: l.o.RememberProducers, MaxData: l.o.MaxData}
@@ -140,6 +150,7 @@ func (l *Log) Close() error {
 		p.close()
 	}
 	l.pipe.close()
+	l.leases.close()
 	l.others.Wait()
 	return nil
 }
