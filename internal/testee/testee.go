@@ -28,7 +28,10 @@ func Server() conformance.Server { return conformance.Server{Start: Variant{}.St
 type Variant struct {
 	Log func(eventlog.Log) eventlog.Log // that all nodes share
 	// Node is the log as one node sees it; nth counts from 0.
-	Node    func(l eventlog.Log, nth int) eventlog.Log
+	Node func(l eventlog.Log, nth int) eventlog.Log
+	// Open, if set, returns what opens the log of each node, which is its store, too,
+	// if it is one.
+	Open    func(t *testing.T, s conformance.ServerSetup) func() eventlog.Log
 	Options func(*server.Options)
 	Handler func(http.Handler) http.Handler
 }
@@ -36,6 +39,9 @@ type Variant struct {
 // Start is a conformance.Server's.
 func (v Variant) Start(t *testing.T, s conformance.ServerSetup) *conformance.Testee {
 	t.Helper()
+	if v.Open != nil {
+		return (&house{t: t, variant: v, setup: s, open: v.Open(t, s)}).node()
+	}
 	var log eventlog.Log = eventlog.NewMemory(eventlog.MemoryOptions{
 		Retain:                 func(eventlog.Channel) eventlog.Retention { return eventlog.Retention{Events: s.Keep, Age: s.KeepFor} },
 		Generation:             s.Forget,
@@ -65,13 +71,21 @@ type house struct {
 	log     eventlog.Log
 	store   session.Store
 	outage  *failingLog
-	nodes   int // how many were started
+	open    func() eventlog.Log // the log of the next node; nil: they share one
+	nodes   int                 // how many were started
 }
 
 // node starts one more server.
 func (h *house) node() *conformance.Testee {
 	o := h.options()
-	view := newLaggingLog(h.log)
+	log, outage, end := h.log, h.outage, func() {}
+	if h.open != nil {
+		own := h.open()
+		o.Store, _ = own.(session.Store)
+		outage = &failingLog{Log: own}
+		log, end = outage, func() { _ = own.Close() }
+	}
+	view := newLaggingLog(log)
 	o.Log = view
 	if h.variant.Node != nil {
 		o.Log = withHistory(h.variant.Node(view, h.nodes), view)
@@ -106,9 +120,9 @@ func (h *house) node() *conformance.Testee {
 		},
 		Another:  h.node,
 		Shutdown: srv.Shutdown,
-		Outage:   h.outage.set,
+		Outage:   outage.set,
 		Lag:      view.lag,
-		Close:    func() { _ = srv.Close() },
+		Close:    func() { _ = srv.Close(); end() },
 	}
 }
 
