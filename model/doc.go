@@ -14,6 +14,13 @@
 // where they resume from what they received last. A producer numbers what it
 // publishes and repeats it until it hears an answer; copies may be late.
 //
+// In some scopes there is more. The primary may not answer for a while, and then a
+// replica may take over; or it loses everything and comes back empty, after which
+// an old copy may take over as well. An event may be readable only when
+// somebody confirmed that the replica has it. Each node's engine may remember what
+// it read; there every read is one of the primary, as a tail that was just compared
+// with the primary only saves to carry the events again.
+//
 // Each step is possible whenever it makes sense, in any order. A node that
 // can't ask the primary says "try later": the step isn't taken. A line that
 // breaks has a client resume, and what was under way counts as never sent. A bell
@@ -30,6 +37,8 @@
 //   - Left alone from whatever state, nodes that check and clients that are
 //     served bring each client to the head.
 //   - A producer's numbers are in the log once, and rising.
+//   - What was confirmed, and what a client received of it, is still there
+//     when the replica takes over.
 //
 // A gap is justified if the client's event is no longer in the log and isn't the
 // last trimmed: because more was trimmed, because it vanished in a failover, or
@@ -46,13 +55,15 @@
 // generation is a condition, and so is that a publish isn't repeated after its
 // producer was forgotten. Filters, pages of several events, several channels,
 // grants, and policies that skip. A read of the primary is one step: it begins
-// after what caused it. After a failover nobody reads the old primary; the
-// search shows what happens if somebody does.
+// after what caused it, so a read that is under way counts as remembered. After
+// a failover nobody reads the old primary; the search shows what happens if
+// somebody does. A node here may serve a live client from its tail at once; one
+// that asks the primary at each read does less.
 //
 // # Bounds
 //
-// See [Scopes]. The log keeps three events, a tail two. Two small scopes are
-// searched to their end; the others as deep as takes seconds, or deeper with
+// See [Scopes]. The log keeps three events, a tail two, an engine two batches. The
+// small scopes are searched to their end; the others as deep as takes seconds, or deeper with
 //
 //	go test ./model -run TestRulesHold -v -timeout 1h -depth 1
 //

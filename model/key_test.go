@@ -17,6 +17,11 @@ func TestKeysMergeOnlyNames(t *testing.T) {
 		{inTails, 8, []Rules{{}, {TailTrustedAtResume: true}, {TailUnchecked: true}, {ServerCursor: true}, {BellsCarryEvents: true}, {GapToOldHead: true}, {GapToEarliest: true}}},
 		{inWhole, 8, []Rules{{DeposedAnswers: true}, {TailTrustedAtResume: true}, {LaggingSaysLost: true}}},
 		{inProducer, 9, []Rules{{}, {ProducerNameDropped: true}, {LowerNumberTaken: true}, {ProducerCheckApart: true}}},
+		{inAway, 8, []Rules{{}, {DeposedAnswers: true}, {AwayServesTail: true}}},
+		{inConfirms, 9, []Rules{{}, {ConfirmByOffset: true}, {ReadableBeforeConfirmed: true}, {GapToReadableHead: true}}},
+		{inBatches, 8, []Rules{{}, {BatchBesideGap: true}, {BatchOutlivesFirstRead: true}}},
+		{inOldTrimmed, 8, []Rules{{}, {MarkOfAnyLog: true}}},
+		{Scope{Nodes: 2, Clients: 2, Events: 2, Rises: 1, Failovers: 1, Wipes: 1, Batches: true}, 6, []Rules{{}, {BatchTrustedAtResume: true}}},
 		{Scope{Nodes: 2, Clients: 2, Events: 2, Failovers: 1}, 7, []Rules{{}, {GapAfterItsTo: true}, {CheckedAtResumeOnly: true}}},
 	} {
 		for i, r := range c.rules {

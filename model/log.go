@@ -62,14 +62,37 @@ func (r *Rules) bornPlaces() int {
 
 func (l *log) headOffset() uint8 { return l.base + l.n }
 
+// readable is how many of the retained events may be read.
+func (l *log) readable(r *Rules) uint8 {
+	if r.ReadableBeforeConfirmed {
+		return l.n
+	}
+	return max(l.ok, l.base) - l.base
+}
+
+// has reports whether an event is in the log, or may be among those trimmed.
+func (l *log) has(p pos) bool {
+	return p.off < l.base || p.off <= l.headOffset() && l.identityAt(p.off-l.base) == p.id
+}
+
+// confirm makes what is up to an event readable, if it is that event which has
+// its offset.
+func (l *log) confirm(r *Rules, p pos) (done bool) {
+	if p.off <= max(l.ok, l.base) || p.off > l.headOffset() || !r.ConfirmByOffset && !l.has(p) {
+		return false
+	}
+	l.ok = p.off
+	return true
+}
+
 // at returns the position before the retained entry i, which may be one past
 // the last.
 func (l *log) at(i uint8) pos {
 	switch {
 	case i > 0:
-		return pos{off: l.base + i, id: l.entries[i-1].id}
+		return pos{off: l.base + i, id: l.entries[i-1].id, log: l.made}
 	case l.base > 0:
-		return pos{off: l.base, id: l.baseID}
+		return pos{off: l.base, id: l.baseID, log: l.made}
 	case l.born:
 		return pos{at: l.births[0]}
 	}
@@ -98,6 +121,9 @@ func (l *log) append(r *Rules, id, seq uint8) {
 	}
 	l.entries[l.n] = entry{id: id, prev: l.identityAt(l.n)}
 	l.n++
+	if !l.confirms {
+		l.ok = l.headOffset()
+	}
 	l.silent = 0
 	l.taken |= 1 << seq &^ 1
 	l.last = max(l.last, seq)
@@ -127,7 +153,7 @@ func (l *log) droppable(r *Rules) bool {
 
 // drop forgets the name. life is the identity of what may come.
 func (l *log) drop(life uint8) {
-	*l = log{life: life, baseID: life, gens: l.gens, taken: l.taken, watched: l.watched, forgot: l.forgot}
+	*l = log{made: l.made, life: life, baseID: life, gens: l.gens, taken: l.taken, watched: l.watched, forgot: l.forgot, confirms: l.confirms}
 }
 
 // rise begins a generation. The caller dropped the name if it was time.
@@ -158,7 +184,9 @@ func (l *log) holdsPlace(r *Rules, p place) bool {
 // it is lost.
 func (l *log) locate(r *Rules, p pos) (i uint8, why reason) {
 	switch {
-	case p.off > l.headOffset(), p.off == 0 && !l.holdsPlace(r, p.at):
+	case p.off > l.headOffset(), r.AboveReadableIsLost && p.off > l.base+l.readable(r), p.off == 0 && !l.holdsPlace(r, p.at):
+		return 0, rewritten
+	case p.off < l.base && p.off > 0 && p.log != l.made && !r.MarkOfAnyLog:
 		return 0, rewritten
 	case p.off < l.base:
 		return 0, trimmed
@@ -176,11 +204,16 @@ func (l *log) locate(r *Rules, p pos) (i uint8, why reason) {
 	return i, exact
 }
 
-// to returns where a reader that lost its position goes on.
-func (l *log) to(why reason) (p pos, identity uint8) {
+// to returns where a reader that lost its position goes on. After a rewrite that
+// is the head, and not the readable one: if a copy came back that lags with what
+// was confirmed, a client may have had what lies between.
+func (l *log) to(r *Rules, why reason) (p pos, identity uint8) {
 	i := l.n
-	if why == trimmed {
+	switch {
+	case why == trimmed:
 		i = 0
+	case r.GapToReadableHead:
+		i = l.readable(r)
 	}
 	return l.at(i), l.identityAt(i)
 }

@@ -5,9 +5,9 @@ func (n *node) headOffset() uint8 { return n.base + n.n }
 func (n *node) at(i uint8) pos {
 	switch {
 	case i > 0:
-		return pos{off: n.base + i, id: n.entries[i-1].id}
+		return pos{off: n.base + i, id: n.entries[i-1].id, log: n.made}
 	case n.base > 0:
-		return pos{off: n.base, id: n.baseID}
+		return pos{off: n.base, id: n.baseID, log: n.made}
 	}
 	return pos{at: n.place}
 }
@@ -31,12 +31,13 @@ func (n *node) push(e entry) {
 }
 
 // reset makes the tail what the log has.
-func (n *node) reset(l *log) {
-	first := l.n - min(l.n, maxTail)
+func (n *node) reset(r *Rules, l *log) {
+	first := l.readable(r) - min(l.readable(r), maxTail)
 	from := l.at(first)
-	n.known, n.base, n.baseID, n.place = true, from.off, l.identityAt(first), from.at
+	n.known, n.made = true, l.made
+	n.base, n.baseID, n.place = from.off, l.identityAt(first), from.at
 	n.entries = [maxTail]entry{}
-	n.n = uint8(copy(n.entries[:], l.entries[first:l.n]))
+	n.n = uint8(copy(n.entries[:], l.entries[first:l.readable(r)]))
 }
 
 // next returns the index of the log's first entry beyond the tail if the tail
@@ -60,17 +61,23 @@ func (s *state) pull(r *Rules, which int) {
 		n.before, n.beforeID = h, n.identityAt(n.n)
 	}
 	if i, follows := n.next(r, l); follows {
-		for ; i < l.n; i++ {
+		for ; i < l.readable(r); i++ {
 			n.push(l.entries[i])
 		}
 	} else {
-		n.reset(l)
+		n.reset(r, l)
 	}
-	if l.born {
-		l.checked = true
-		if !r.WatchedNameDropped {
-			l.silent = 0
-		}
+	l.renew(r)
+}
+
+// renew notes the check of a silent channel.
+func (l *log) renew(r *Rules) {
+	if !l.born {
+		return
+	}
+	l.checked = true
+	if !r.WatchedNameDropped {
+		l.silent = 0
 	}
 }
 
@@ -128,12 +135,17 @@ func (s *state) serving(r *Rules, c *client) serving {
 	case r.LaggingSaysLost && n.known && c.pos.off > n.headOffset():
 		return serving{kind: aGap, to: n.at(n.n), after: n.identityAt(n.n), why: rewritten}
 	}
-	l := s.source(int(c.node))
+	return s.reading(r, c)
+}
+
+// reading is what a read of the log gives a client.
+func (s *state) reading(r *Rules, c *client) serving {
+	n, l := &s.nodes[c.node], s.source(int(c.node))
 	i, why := l.locate(r, c.pos)
 	switch {
 	case why != exact:
 		return n.gap(r, l, why)
-	case i < l.n:
+	case i < l.readable(r):
 		return serving{kind: anEvent, event: l.entries[i], to: l.at(i + 1)}
 	case l.head() != c.pos && !r.PlaceNotMoved && !l.born:
 		return serving{kind: aMove, to: l.head(), after: c.after}
@@ -144,12 +156,12 @@ func (s *state) serving(r *Rules, c *client) serving {
 // gap is what a client gets whose position the log declared lost.
 func (n *node) gap(r *Rules, l *log, why reason) serving {
 	g := serving{kind: aGap, why: why}
-	g.to, g.after = l.to(why)
+	g.to, g.after = l.to(r, why)
 	switch {
 	case r.GapToOldHead && n.beforeID > 0:
 		g.to, g.after = n.before, n.beforeID
 	case r.GapToEarliest:
-		g.to, g.after = l.to(trimmed)
+		g.to, g.after = l.to(r, trimmed)
 	}
 	return g
 }

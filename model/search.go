@@ -139,7 +139,7 @@ func (x *searcher) encode(s *state, nodes uint8, clients int) {
 	for i := range x.scope.Nodes {
 		c.node(&s.nodes[i^int(nodes)])
 	}
-	c.put(s.events, s.rises, s.failovers)
+	c.put(s.events, s.rises, s.failovers, s.wipes, flags(s.away))
 	if x.scope.Publishes > 0 {
 		c.put(s.producer.seq)
 		for _, f := range s.producer.flight {
@@ -147,8 +147,11 @@ func (x *searcher) encode(s *state, nodes uint8, clients int) {
 		}
 	}
 	c.log(&s.primary)
-	if int(s.failovers) < x.scope.Failovers {
+	if x.replicates(s) {
 		c.log(&s.replica)
+	}
+	if x.scope.Confirms {
+		c.put(s.waited.off, rank(c.ids, s.waited.id), s.acked.off, rank(c.ids, s.acked.id))
 	}
 	if x.rules.DeposedAnswers {
 		c.log(&s.old)
@@ -158,15 +161,17 @@ func (x *searcher) encode(s *state, nodes uint8, clients int) {
 // settleRounds is more than any client needs to get to the head.
 const settleRounds = 12
 
-// settles lets a state run on without faults: nodes check, clients are served.
+// settles lets a state run on without faults: the primary answers, the replica
+// has all, nodes check, and confirm what is there, and clients are served.
 // Then each client must be at the head.
 func (x *searcher) settles(from *state) (fault string) {
 	if x.atHead(from) {
 		return ""
 	}
 	s := *from
+	s.away = false
 	for range settleRounds {
-		quiet := true
+		quiet := !x.confirmAll(&s)
 		for i := range uint8(x.scope.Nodes) {
 			if s.nodes[i].deposed {
 				x.notice(&s, i)

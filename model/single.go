@@ -165,7 +165,7 @@ func (m *single) pass(ticks int) {
 func (m *single) read(from *pos) Answer {
 	i, why := m.log.locate(&m.rules, *from)
 	if why != exact {
-		to, _ := m.log.to(why)
+		to, _ := m.log.to(&m.rules, why)
 		*from = to
 		return Answer{Lost: why.String(), Next: singlePos(to)}
 	}

@@ -12,6 +12,7 @@ const (
 	maxNodes   = 2
 	maxClients = 2
 	maxFlight  = 2 // copies of publishes under way
+	maxBatches = 2 // that an engine remembers
 	exactNow   = 2 // places valid at a time: this generation's and the one before's
 )
 
@@ -21,9 +22,12 @@ type place struct{ id, num uint8 }
 
 // A pos is a position. What stands for its mark is id, the event's identity, or
 // at offset 0 the place.
+//
+// log is which log made the event. A log that lost everything is another.
 type pos struct {
 	off, id uint8
 	at      place
+	log     uint8
 }
 
 // An entry is an event in a log or a tail. Identities rise with time. prev is
@@ -35,15 +39,19 @@ type entry struct{ id, prev uint8 }
 // A log is the primary, or what the replica has of it.
 type log struct {
 	born    bool
+	made    uint8 // which log it is
 	life    uint8 // identity of the channel from one drop of its name to the next
 	base    uint8 // offset of the last trimmed event
 	baseID  uint8 // its identity, or life
 	n       uint8
 	entries [maxEntries]entry
+	ok      uint8               // offset up to which events were confirmed
 	births  [exactNow + 1]place // valid when the first event came
 	gens    [exactNow + 1]place // valid now, the present one first
 	silent  uint8               // rises since the name was written or renewed
 	last    uint8               // the producer's highest number
+
+	confirms bool // append confirms nothing
 
 	watched bool  // somebody watches, as far as the log can know: one node only
 	checked bool  // truth: a node with clients checked the name since the last rise
@@ -51,9 +59,17 @@ type log struct {
 	taken   uint8 // truth: bits of the numbers ever appended
 }
 
-// A node keeps a tail of the channel.
+// A batch is what was once read after a position: an event, or that the position
+// moved.
+type batch struct {
+	after, to pos
+	event     entry
+}
+
+// A node keeps a tail of the channel, or its engine the last batches.
 type node struct {
 	known   bool // it has read
+	made    uint8
 	base    uint8
 	baseID  uint8
 	place   place // if base is 0
@@ -67,17 +83,20 @@ type node struct {
 	rung    bool  // a bell is on its way
 	brings  entry // what it brings, and where
 	bringsN uint8
+
+	batches [maxBatches]batch // the newest first
 }
 
 // A client is on a node and has a position, which is its own.
 type client struct {
 	node  uint8
 	pos   pos
-	fresh bool // it resumed and was not served yet
+	fresh bool // it resumed and was not served yet, where that matters
 	owed  bool // its position moved over a gap that it didn't hear of
 
 	after uint8 // truth: identity of what it received last, or the life it began in
 	last  uint8 // truth: the latest event it ever received
+	sure  bool  // truth: it received a confirmed event last
 }
 
 // A copied is one sending of a publish.
@@ -100,24 +119,35 @@ type state struct {
 	clients               [maxClients]client
 	producer              producer
 
+	away   bool // the primary answers nobody
+	waited pos  // an event of which somebody heard that the replica has it, and will confirm it
+	acked  pos  // truth: the last that was confirmed
+
 	events, rises, failovers uint8 // used
+	wipes                    uint8
 	ids, gens                uint8 // identities given out
 }
 
 // initial is an unborn channel, with all clients waiting at its place.
 func initial(r Rules, sc Scope) state {
 	var s state
-	s.primary.life = s.identity()
-	s.primary.baseID = s.primary.life
-	for i := exactNow - 1; i >= 0; i-- {
-		s.primary.gens[i] = s.generation(r, uint8(exactNow-1-i))
-	}
+	s.primary = s.unborn(r, sc)
 	s.replica = s.primary
 	for i := range sc.Clients {
 		s.clients[i] = client{pos: pos{at: s.primary.gens[0]}, after: s.primary.life}
 	}
 	s.producer.seq = 1
 	return s
+}
+
+// unborn is a log without anything, with fresh secrets.
+func (s *state) unborn(r Rules, sc Scope) log {
+	l := log{made: s.wipes, life: s.identity(), confirms: sc.Confirms}
+	l.baseID = l.life
+	for i := exactNow - 1; i >= 0; i-- {
+		l.gens[i] = s.generation(r, uint8(exactNow-1-i))
+	}
+	return l
 }
 
 func (s *state) identity() uint8 {
@@ -177,6 +207,10 @@ func (c *coder) liveLog(l *log) {
 }
 
 func (c *coder) liveNode(n *node) {
+	for _, b := range n.batches {
+		c.ids |= 1<<b.after.id | 1<<b.event.id | 1<<b.event.prev
+		c.gens |= 1<<b.after.at.id | 1<<b.to.at.id
+	}
 	if !n.known && !n.rung {
 		return
 	}
@@ -201,7 +235,7 @@ func (c *coder) entries(entries []entry) {
 }
 
 func (c *coder) log(l *log) {
-	c.put(flags(l.born, l.watched, l.checked), rank(c.ids, l.life), rank(c.ids, l.forgot), l.base, rank(c.ids, l.baseID), l.n, l.silent, l.last, l.taken)
+	c.put(flags(l.born, l.watched, l.checked), rank(c.ids, l.life), rank(c.ids, l.forgot), l.base, rank(c.ids, l.baseID), l.n, l.ok, l.silent, l.last, l.taken, l.made)
 	c.entries(l.entries[:l.n])
 	for i := range l.gens {
 		c.place(l.gens[i])
@@ -210,7 +244,7 @@ func (c *coder) log(l *log) {
 }
 
 func (c *coder) node(n *node) {
-	c.put(flags(n.known, n.deposed, n.rung), n.n, n.base, n.bringsN)
+	c.put(flags(n.known, n.deposed, n.rung), n.n, n.base, n.bringsN, n.made)
 	if n.known {
 		c.put(rank(c.ids, n.baseID))
 		c.place(n.place)
@@ -223,10 +257,23 @@ func (c *coder) node(n *node) {
 		c.put(n.before.off, rank(c.ids, n.beforeID))
 		c.place(n.before.at)
 	}
+	for _, b := range n.batches {
+		if b == (batch{}) {
+			break
+		}
+		c.pos(b.after)
+		c.pos(b.to)
+		c.entries([]entry{b.event})
+	}
+}
+
+func (c *coder) pos(p pos) {
+	c.put(p.off, rank(c.ids, p.id), p.log)
+	c.place(p.at)
 }
 
 func (c *coder) client(cl *client, swapped uint8) {
-	c.put(cl.node^swapped, flags(cl.fresh, cl.owed), cl.pos.off)
+	c.put(cl.node^swapped, flags(cl.fresh, cl.owed, cl.sure), cl.pos.off, cl.pos.log)
 	c.put(rank(c.ids, cl.pos.id), rank(c.ids, cl.after))
 	c.place(cl.pos.at)
 	// Only its order among those that may still come matters.

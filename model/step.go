@@ -10,12 +10,19 @@ const (
 	doExpire        // a name goes by itself
 	doSync          // the replica gets all that the primary has
 	doFailover      // the replica takes over
+	doAway          // the primary answers nobody: it is fenced, or out of reach
+	doBack          // it answers again
+	doWipe          // it loses everything
+	doWaited        // somebody hears that the replica has what it appended or found
+	doConfirm       // and makes it readable
 	doNotice        // a node learns who is the primary
 	doPull          // a node reads on: a bell rang, or a check was due
 	doBell          // a bell brings an event
+	doForget        // an engine forgets its oldest batch
 	doServe         // a client gets what is next for it
 	doLose          // the same, but the line breaks before it arrives
 	doMove          // a client goes to the other node and resumes
+	doMoveAway      // the same, while that node can't ask the primary
 	doSend          // the producer sends its publish, or repeats it
 	doCheck         // the log looks for a publish's number
 	doArrive        // a publish arrives at the log, and so does its answer
@@ -59,13 +66,13 @@ func newWorld(r Rules, sc Scope) *world {
 	case sc.Publishes == 0:
 		add(doAppend, 1)
 	}
-	for _, d := range []deed{doTrim, doRise, doExpire, doSync, doFailover} {
+	for _, d := range []deed{doTrim, doRise, doExpire, doSync, doFailover, doAway, doBack, doWipe, doWaited, doConfirm} {
 		add(d, 1)
 	}
-	for _, d := range []deed{doNotice, doPull, doBell} {
+	for _, d := range []deed{doNotice, doPull, doBell, doForget} {
 		add(d, sc.Nodes)
 	}
-	for _, d := range []deed{doServe, doLose, doMove} {
+	for _, d := range []deed{doServe, doLose, doMove, doMoveAway} {
 		add(d, sc.Clients)
 	}
 	if sc.Publishes > 0 {
@@ -89,18 +96,22 @@ func (w *world) apply(s *state, st step) outcome {
 		return w.append(s, st.who == 0)
 	case doTrim, doRise, doExpire:
 		return w.age(s, st.deed)
-	case doSync, doFailover, doNotice:
+	case doSync, doFailover, doAway, doBack, doWipe, doNotice:
 		return w.fail(s, st)
+	case doWaited, doConfirm:
+		return w.confirm(s, st.deed)
 	case doPull:
 		return w.pull(s, st.who)
 	case doBell:
 		return w.bell(s, st.who)
+	case doForget:
+		return w.forget(&s.nodes[st.who])
 	case doServe:
 		return w.serve(s, &s.clients[st.who])
 	case doLose:
 		return w.lose(s, &s.clients[st.who])
-	case doMove:
-		return w.move(s, &s.clients[st.who])
+	case doMove, doMoveAway:
+		return w.move(s, &s.clients[st.who], st.deed)
 	}
 	return w.publish(s, st)
 }

@@ -137,27 +137,35 @@ func (x *searcher) trace(fault string) Trace {
 
 // deeds are the names of deeds in a Step.
 var deeds = [...]string{
-	doAppend: "append", doTrim: "trim", doRise: "rise", doExpire: "expire", doSync: "sync", doFailover: "failover", doNotice: "notice",
-	doPull: "pull", doBell: "bell", doServe: "serve", doLose: "lose", doMove: "move", doSend: "send", doCheck: "check", doArrive: "arrive", doUnheard: "unheard",
+	doAppend: "append", doTrim: "trim", doRise: "rise", doExpire: "expire", doSync: "sync", doFailover: "failover",
+	doAway: "away", doBack: "back", doWipe: "wipe", doWaited: "waited", doConfirm: "confirm", doNotice: "notice",
+	doPull: "pull", doBell: "bell", doForget: "forget", doServe: "serve", doLose: "lose", doMove: "move", doMoveAway: "move away", doSend: "send", doCheck: "check", doArrive: "arrive", doUnheard: "unheard",
 }
 
 // phrases are what they are called in words.
 var phrases = map[string]string{
-	"trim":     "the oldest event is trimmed",
-	"rise":     "the generation rises",
-	"expire":   "the name expires",
-	"sync":     "the replica catches up",
-	"failover": "the replica takes over",
-	"notice":   "learns who is the primary",
-	"pull":     "reads the log on",
-	"bell":     "hears a bell that brings",
-	"serve":    "gets",
-	"lose":     "is sent, and the line breaks before it arrives,",
-	"move":     "resumes",
-	"send":     "the producer sends number",
-	"check":    "the log finds unused the number",
-	"arrive":   "the log gets, and answers to, number",
-	"unheard":  "the answer is lost, but the log gets number",
+	"trim":      "the oldest event is trimmed",
+	"rise":      "the generation rises",
+	"expire":    "the name expires",
+	"sync":      "the replica catches up",
+	"failover":  "the replica takes over",
+	"away":      "the primary answers nobody",
+	"back":      "the primary answers again",
+	"wipe":      "the primary loses everything",
+	"waited":    "somebody hears that the replica has",
+	"confirm":   "it is confirmed, and may be read",
+	"notice":    "learns who is the primary",
+	"pull":      "reads the log on",
+	"bell":      "hears a bell that brings",
+	"forget":    "forgets the oldest batch",
+	"serve":     "gets",
+	"lose":      "is sent, and the line breaks before it arrives,",
+	"move":      "resumes",
+	"move away": "resumes while that can't ask the primary",
+	"send":      "the producer sends number",
+	"check":     "the log finds unused the number",
+	"arrive":    "the log gets, and answers to, number",
+	"unheard":   "the answer is lost, but the log gets number",
 }
 
 // tell describes a step that was done.
@@ -171,9 +179,9 @@ func (x *searcher) tell(s *state, st step, o outcome, names namer) Step {
 		if st.who > 0 {
 			told.Want.Note = "its bells are lost"
 		}
-	case doNotice, doPull, doBell:
+	case doNotice, doPull, doBell, doForget:
 		told.Node = int(st.who) + 1
-	case doServe, doLose, doMove:
+	case doServe, doLose, doMove, doMoveAway:
 		c := &s.clients[st.who]
 		told.Client, told.Node = int(st.who)+1, int(c.node)+1
 		if o.got.kind != nothing {
