@@ -75,5 +75,7 @@
 //
 // The rules of the primary alone, with a clock, are a model of a log on one
 // node. [ShortTraces] and [RandomTrace] say how it answers, and [Trace.Replay]
-// compares that with a log that is there.
+// compares that with a log that is there. [Counterexamples] and [RandomNodeTrace]
+// are for a log with a replica and several nodes, a [System], on which
+// [Trace.Run] runs them.
 package model

@@ -20,7 +20,7 @@ func (t Trace) Replay(do func(s Step, after string) (Answer, error)) error {
 		if err != nil {
 			return fmt.Errorf("step %d, %s: %w", i+1, s, err)
 		}
-		if s.Client > 0 {
+		if s.Client > 0 && got.Next != "" {
 			at[s.Client] = got.Next
 		}
 	}
@@ -36,6 +36,8 @@ func (m *match) compare(want, got Answer) error {
 		return fmt.Errorf("events %v", got.Events)
 	case want.Lost != got.Lost:
 		return fmt.Errorf("lost %q", got.Lost)
+	case want.Later != got.Later:
+		return fmt.Errorf("try later: %v", got.Later)
 	case want.Woken && !got.Woken:
 		return fmt.Errorf("nobody was woken")
 	}

@@ -173,6 +173,7 @@ func TestTracesAreJSON(t *testing.T) {
 	traces := []Trace{
 		RandomTrace(Rules{}, setups[1].Setup, rand.New(rand.NewPCG(1, 0)), 40),
 		Search(Rules{BellsCarryEvents: true}, inTails).Steps,
+		RandomNodeTrace(Rules{}, NodeScope(), rand.New(rand.NewPCG(1, 0)), 100),
 	}
 	for _, trace := range traces {
 		text, err := json.Marshal(trace)

@@ -111,7 +111,7 @@ func TestNameMayBeKeptLonger(t *testing.T) {
 // TestBatchesMayBeKeptButAtGapsEnd: of what an engine remembers, a loss need drop
 // only what was read after the place where its gap ends.
 func TestBatchesMayBeKeptButAtGapsEnd(t *testing.T) {
-	for _, sc := range Scopes(-2 * shallower) {
+	for _, sc := range Scopes(-2 - 2*shallower) {
 		if !sc.Batches {
 			continue
 		}

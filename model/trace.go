@@ -9,16 +9,19 @@ import (
 // positions have names of the model; another log that runs it has its own
 // positions, one for each name and no two the same.
 type Trace struct {
+	Name  string `json:"name,omitempty"` // of the weak rule whose counterexample it was
 	Setup Setup  `json:"setup"`
 	Steps []Step `json:"steps"`
 	Fault string `json:"fault,omitempty"` // what law it breaks, if it is a counterexample
 }
 
-// A Setup is the log that a trace of one node wants. Times are in ticks.
+// A Setup is the log that a trace wants. Times are in ticks.
 type Setup struct {
 	Events     int `json:"events,omitempty"`     // most that are kept
 	Age        int `json:"age,omitempty"`        // how long; 0 for ever
 	Generation int `json:"generation,omitempty"` // how long one lasts
+
+	Confirms bool `json:"confirms,omitempty"` // an event is readable when it was confirmed
 }
 
 // A Step is one thing done. Nodes and clients count from 1; 0 is none.
@@ -26,7 +29,7 @@ type Step struct {
 	Do     string `json:"do"`
 	Node   int    `json:"node,omitempty"`
 	Client int    `json:"client,omitempty"`
-	Number int    `json:"number,omitempty"` // of events, ticks, or a publish's own
+	Number int    `json:"number,omitempty"` // of events, ticks, or a publish's own; for a read the most events
 	Start  string `json:"start,omitempty"`  // latest, earliest or last
 	Want   Answer `json:"want,omitzero"`
 }
@@ -38,6 +41,7 @@ type Answer struct {
 	Next   string   `json:"next,omitempty"`   // the position after it
 	Head   string   `json:"head,omitempty"`   // of the log, if it was read
 	Lost   string   `json:"lost,omitempty"`   // the reason; Next is where to go on
+	Later  bool     `json:"later,omitempty"`  // the log can't be asked now
 	Woken  bool     `json:"woken,omitempty"`  // whoever watches must have been
 	Note   string   `json:"note,omitempty"`
 }
@@ -89,6 +93,9 @@ func (a Answer) words() string {
 	}
 	if a.Head != "" {
 		words = append(words, "head "+a.Head)
+	}
+	if a.Later {
+		words = append(words, "try later")
 	}
 	if a.Woken {
 		words = append(words, "woken")
