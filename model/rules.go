@@ -95,12 +95,13 @@ func Scopes(deeper int) []Scope {
 		{Name: "clients", Nodes: 2, Clients: 2, Events: 4, Failovers: 1, Depth: 13 + deeper},
 		{Name: "names on two nodes", Nodes: 2, Clients: 1, Events: 3, Rises: 4, Failovers: 1, Depth: 12 + deeper},
 		{Name: "producer", Nodes: 1, Clients: 1, Events: 4, Rises: 2, Failovers: 1, Publishes: 3, Depth: 13 + deeper},
-		{Name: "away", Nodes: 2, Clients: 1, Events: 4, Failovers: 1, Away: true, Depth: toTheEnd},
+		{Name: "away", Nodes: 2, Clients: 1, Events: 3, Failovers: 1, Away: true, Depth: toTheEnd},
 		{Name: "wiped", Nodes: 1, Clients: 1, Events: 4, Failovers: 2, Wipes: 1, Depth: toTheEnd},
-		{Name: "confirms", Nodes: 1, Clients: 1, Events: 3, Failovers: 2, Wipes: 1, Confirms: true, Depth: toTheEnd},
+		{Name: "confirms", Nodes: 1, Clients: 1, Events: 3, Failovers: 1, Wipes: 1, Confirms: true, Depth: toTheEnd},
+		{Name: "confirms twice", Nodes: 1, Clients: 1, Events: 2, Failovers: 2, Wipes: 1, Confirms: true, Depth: toTheEnd},
 		{Name: "batches", Nodes: 2, Clients: 1, Events: 4, Failovers: 2, Batches: true, Depth: toTheEnd},
 		{Name: "batches for two", Nodes: 2, Clients: 2, Events: 4, Failovers: 2, Batches: true, Depth: 11 + deeper},
-		{Name: "batches and names", Nodes: 2, Clients: 1, Events: 3, Rises: 2, Failovers: 1, Wipes: 1, Batches: true, Depth: 12 + deeper},
+		{Name: "batches and names", Nodes: 2, Clients: 1, Events: 3, Rises: 2, Failovers: 1, Wipes: 1, Batches: true, Depth: 11 + deeper},
 		{Name: "all", Nodes: 2, Clients: 2, Events: 4, Rises: 3, Failovers: 2, Publishes: 2, Depth: 10 + deeper},
 	}
 	for i := range all {

@@ -66,14 +66,29 @@ func newWorld(r Rules, sc Scope) *world {
 	case sc.Publishes == 0:
 		add(doAppend, 1)
 	}
-	for _, d := range []deed{doTrim, doRise, doExpire, doSync, doFailover, doAway, doBack, doWipe, doWaited, doConfirm} {
+	for _, d := range []deed{doTrim, doRise, doExpire, doSync, doFailover} {
 		add(d, 1)
 	}
-	for _, d := range []deed{doNotice, doPull, doBell, doForget} {
+	for _, d := range []deed{doNotice, doPull, doBell} {
 		add(d, sc.Nodes)
 	}
-	for _, d := range []deed{doServe, doLose, doMove, doMoveAway} {
+	for _, d := range []deed{doServe, doLose, doMove} {
 		add(d, sc.Clients)
+	}
+	if sc.Away {
+		add(doAway, 1)
+		add(doBack, 1)
+		add(doMoveAway, sc.Clients)
+	}
+	if sc.Wipes > 0 {
+		add(doWipe, 1)
+	}
+	if sc.Confirms {
+		add(doWaited, 1)
+		add(doConfirm, 1)
+	}
+	if sc.Batches {
+		add(doForget, sc.Nodes)
 	}
 	if sc.Publishes > 0 {
 		add(doSend, 1)
