@@ -8,7 +8,7 @@ import (
 
 // MarkBits is how many bits of a mark are used. Logs draw marks of this many
 // random bits, so that a position is short in text and can't be guessed.
-const MarkBits = 40
+const MarkBits = 48
 
 // positionVersion is the first character of a position's text.
 const positionVersion = 'a'

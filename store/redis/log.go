@@ -197,13 +197,13 @@ func secret() []byte {
 	return b
 }
 
-// marks draws so many marks: none is zero.
+// marks draws the random bits of so many marks; a script adds those of the log.
 func marks(n int) []uint64 {
 	raw := make([]byte, 8*n)
 	rand.Read(raw) // never fails
 	all := make([]uint64, n)
 	for i := range all {
-		all[i] = max(binary.LittleEndian.Uint64(raw[8*i:])&(1<<eventlog.MarkBits-1), 1)
+		all[i] = binary.LittleEndian.Uint64(raw[8*i:]) & (1<<(eventlog.MarkBits-8) - 1)
 	}
 	return all
 }

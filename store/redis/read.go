@@ -261,10 +261,11 @@ func (l *Log) readPart(ctx context.Context, q question) (*part, error) {
 	case "unborn":
 		p.beforeBirth(&q)
 	case "lost":
-		p.lost = &eventlog.Lost{From: q.After, To: p.seen.head.at, Reason: eventlog.Reason(r.text())}
+		p.lost = &eventlog.Lost{From: q.After, Reason: eventlog.Reason(r.text())}
 		if r.int() == untilArgument {
 			p.lost.From = q.Until
 		}
+		p.lost.To = r.position()
 		if p.lost.Reason == eventlog.Trimmed {
 			p.lost.To = p.seen.base.at
 		}

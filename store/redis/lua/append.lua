@@ -9,11 +9,7 @@ local c = channel(ARGV[1])
 local events, bytes, age = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local id, owner, number = ARGV[9], ARGV[10], ARGV[11]
 
-local g = generation()
-if not g then
-  redis.call('HSET', GENERATION, 'number', 1, 'secret', ARGV[3], 'before', ARGV[4], 'rose', str(now), 'counted', str(now))
-  g = {number = 1, secret = ARGV[3], before = ARGV[4]}
-end
+local g = generation() or begin(ARGV[3], ARGV[4])
 local m = load(c)
 
 local known = false
@@ -42,15 +38,15 @@ if ARGV[15] ~= '' then
   if m then
     if offset ~= m.head or mark ~= m.mark and not (offset == 0 and born(m, mark)) then return {'unexpected', m.head, m.mark} end
   else
-    local present = place(c, g.secret)
-    if offset ~= 0 or mark ~= present and mark ~= place(c, g.before) then return {'unexpected', 0, present} end
+    local present = place(c, g, g.secret)
+    if offset ~= 0 or mark ~= present and mark ~= place(c, g, g.before) then return {'unexpected', 0, present} end
   end
 end
 
 if not m then
-  local birth = place(c, g.secret)
+  local birth = place(c, g, g.secret)
   m = {
-    head = 0, mark = birth, sum = 0, base = 0, basemark = birth, basesum = 0, birth = birth, birthbefore = place(c, g.before),
+    head = 0, mark = birth, sum = 0, base = 0, basemark = birth, basesum = 0, birth = birth, birthbefore = place(c, g, g.before),
     time = 0, producers = 0,
   }
   redis.call('DEL', c.events, c.producers) -- left alone by what took the rest, if anything is
@@ -65,7 +61,7 @@ end
 
 m.time = math.max(m.time, now) -- a clock that was set back stands still
 for i = FIRST, #ARGV, 3 do
-  local mark, size = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
+  local mark, size = g.log * LOGBIT + tonumber(ARGV[i]), tonumber(ARGV[i + 1])
   m.head, m.sum = m.head + 1, m.sum + size
   local header = str(mark) .. ' ' .. str(m.mark) .. ' ' .. str(m.time) .. ' ' .. str(m.sum) .. ' ' .. str(size)
   redis.call('XADD', c.events, str(m.head) .. '-0', 'h', header, 'b', ARGV[i + 2])

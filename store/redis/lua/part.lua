@@ -12,11 +12,15 @@ local from, to = m.base, m.head
 for i = 3, 5, 2 do
   if ARGV[i] ~= '' then
     local offset, mark = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
-    local why = locate(c, m, offset, mark)
+    local why = locate(c, m, g, offset, mark)
     if why then
       local answer = seen('lost', m, g)
       table.insert(answer, why)
       table.insert(answer, i)
+      -- To go on from what is readable would be wrong: after an old copy was restored,
+      -- what is not yet may be what the reader has.
+      table.insert(answer, m.last)
+      table.insert(answer, m.lastmark)
       return answer
     end
     if i == 3 then from = offset else to = offset end

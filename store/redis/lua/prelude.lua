@@ -14,7 +14,7 @@ if not now then
   now = t[1] * 1000000 + t[2]
 end
 
-local GENERATION = bucket .. ':generation' -- hash: number, secret, before, rose
+local GENERATION = bucket .. ':generation' -- hash: number, secret, before, rose, counted, log
 local EMPTY = bucket .. ':empty'           -- sorted set: channels without events, by the generation of their last write
 local AGING = bucket .. ':aging'           -- sorted set: channels with events, by when the oldest may be too old
 local PRODUCERS = bucket .. ':producers'   -- sorted set: producers, by the time of their last append
@@ -69,17 +69,29 @@ local function entry(c, offset)
   return found[1] and parse(found[1])
 end
 
--- generation returns the two secrets that are good, or nil: there is none yet.
+-- A mark has 48 bits. The highest 8 are of the log: a position of before Redis lost
+-- everything is known for that also where it is below what is kept, if an old copy
+-- was restored since.
+local LOGBIT = 1099511627776
+
+-- generation returns the two secrets that are good and the log's bits, or nil: there is
+-- none yet.
 local function generation()
-  local g = redis.call('HMGET', GENERATION, 'number', 'secret', 'before')
+  local g = redis.call('HMGET', GENERATION, 'number', 'secret', 'before', 'log')
   if not g[1] then return nil end
-  return {number = tonumber(g[1]), secret = g[2], before = g[3]}
+  return {number = tonumber(g[1]), secret = g[2], before = g[3], log = tonumber(g[4])}
 end
 
--- place derives the mark of the place before a channel's first event: 40 bits.
-local function place(c, secret)
-  local mark = tonumber(string.sub(redis.sha1hex(secret .. redis.sha1hex(secret .. c.name)), 1, 10), 16)
-  return mark > 0 and mark or 1
+-- begin makes the first one.
+local function begin(secret, before)
+  local g = {number = 1, secret = secret, before = before, log = string.byte(secret) % 255 + 1}
+  redis.call('HSET', GENERATION, 'number', 1, 'secret', secret, 'before', before, 'log', g.log, 'rose', str(now), 'counted', str(now))
+  return g
+end
+
+-- place derives the mark of the place before a channel's first event.
+local function place(c, g, secret)
+  return g.log * LOGBIT + tonumber(string.sub(redis.sha1hex(secret .. redis.sha1hex(secret .. c.name)), 1, 10), 16)
 end
 
 -- advance moves the base of m over what the stream has no more, and over what is
@@ -112,7 +124,7 @@ local function look(c)
   local m = load(c)
   if not m then return nil end
   advance(c, m, 9007199254740992)
-  m.last = m.head
+  m.last, m.lastmark = m.head, m.mark
   if m.readable and m.readable < m.head then
     if m.readable <= m.base then
       m.head, m.mark, m.sum = m.base, m.basemark, m.basesum
@@ -129,9 +141,12 @@ local function born(m, mark) return mark == m.birth or mark == m.birthbefore end
 
 -- locate says what a position is in what look returned: nil if it is exact, else why
 -- it is lost. One that is there, but not readable yet, is exact, and has nothing after it.
-local function locate(c, m, offset, mark)
+local function locate(c, m, g, offset, mark)
   if offset > m.last or offset == 0 and not born(m, mark) then return 'rewritten' end
-  if offset < m.base then return 'trimmed' end
+  if offset < m.base then
+    -- Its mark is no longer known, and need not be: all that is kept comes later.
+    return math.floor(mark / LOGBIT) == g.log and 'trimmed' or 'rewritten'
+  end
   local known = m.birth
   if offset == 0 then return nil end
   if offset == m.head then known = m.mark
@@ -154,7 +169,7 @@ local function seen(kind, m, g)
 end
 
 -- unborn is the answer for a channel that nobody wrote.
-local function unborn(c, g) return {'unborn', place(c, g.secret), place(c, g.before)} end
+local function unborn(c, g) return {'unborn', place(c, g, g.secret), place(c, g, g.before)} end
 
 -- add appends entries to an answer, each as offset, header and body, from one offset
 -- to another, which may be before it, while they are of fewer bytes and events than

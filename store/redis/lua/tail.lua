@@ -9,7 +9,7 @@ if not m then return unborn(c, g) end
 local bytes = tonumber(ARGV[5])
 if ARGV[3] ~= '' then
   local offset = tonumber(ARGV[3])
-  if not locate(c, m, offset, tonumber(ARGV[4])) then
+  if not locate(c, m, g, offset, tonumber(ARGV[4])) then
     local answer = seen('more', m, g)
     if offset < m.head then add(answer, c, offset + 1, m.head, bytes, 4096) end
     return answer
