@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -90,6 +91,33 @@ func TestTouchIsAHandfulOfCommands(t *testing.T) {
 	}
 }
 
+// TestScriptsAreShort: what takes many steps is several scripts, between which
+// others have their turn.
+func TestScriptsAreShort(t *testing.T) {
+	now := time.Now().UnixMicro()
+	l := testLeases(t, redistest.Start(t, redistest.Options{}), func(o *leaseOptions) { o.now = func() int64 { return now } })
+	lease := session.Lease{For: time.Minute}
+	for i := range session.MaxLeaseChannels {
+		lease.Channels = append(lease.Channels, fmt.Sprint("room", i))
+	}
+	list := sessions(20)
+	claimAll(t, l, list, lease)
+	atLeast := func(what string, want int) {
+		t.Helper()
+		if got, _ := strconv.Atoi(countCommands(t, l)["evalsha"]); got < want {
+			t.Errorf("%s of %d leases in %d channels each is %d scripts, not %d or more", what, len(list), len(lease.Channels), got, want)
+		}
+	}
+	now += 2 * time.Minute.Microseconds()
+	countCommands(t, l)
+	wantPresent(t, l, 0)
+	atLeast("clearing away", len(list)*session.MaxLeaseChannels/scriptSteps)
+	if missing, err := l.Touch(t.Context(), list); err != nil || len(missing) > 0 {
+		t.Fatal(missing, err)
+	}
+	atLeast("a touch", len(list)*session.MaxLeaseChannels/scriptSteps)
+}
+
 // TestScriptsAreForgotten: a Redis that was started again knows no script.
 func TestScriptsAreForgotten(t *testing.T) {
 	l := testLeases(t, redistest.Start(t, redistest.Options{}), nil)
@@ -169,7 +197,7 @@ func TestLeaseKeys(t *testing.T) {
 }
 
 // TestLinesAreNumbersOf64Bits: those that differ in the last bit only are told
-// apart.
+// apart, and 9 is less than 10.
 func TestLinesAreNumbersOf64Bits(t *testing.T) {
 	l := testLeases(t, redistest.Start(t, redistest.Options{}), nil)
 	high := session.Held{ID: "ann", Line: math.MaxUint64}
@@ -184,6 +212,10 @@ func TestLinesAreNumbersOf64Bits(t *testing.T) {
 	}
 	if ended, err := l.Release(t.Context(), high, 0); err != nil || !ended {
 		t.Error("the line doesn't end its session", err)
+	}
+	claimAll(t, l, []session.Held{{ID: "ann", Line: 10}}, session.Lease{For: time.Minute})
+	if ended, err := l.Release(t.Context(), session.Held{ID: "ann", Line: 9}, 0); err != nil || ended {
+		t.Error("line 9 ends the session of line 10", err)
 	}
 }
 
