@@ -23,6 +23,7 @@ var shared *redistest.Server
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
+		goredis.SetLogger(silence{}) // it tells each dial that fails
 		var err error
 		if shared, err = redistest.Run(redistest.Options{}); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -35,6 +36,10 @@ func TestMain(m *testing.M) {
 		return m.Run()
 	}())
 }
+
+type silence struct{}
+
+func (silence) Printf(context.Context, string, ...any) {}
 
 var prefixes atomic.Int64
 

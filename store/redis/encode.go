@@ -186,6 +186,15 @@ func (s *seen) born(p eventlog.Position) bool {
 	return p.Offset == 0 && p.Mark != 0 && (p.Mark == s.births[0] || p.Mark == s.births[1])
 }
 
+// headFrom is the head for a reader at a position that is exact. That may be beyond what
+// may be read now: after a failover, what is known to be safe is known anew.
+func (s *seen) headFrom(at eventlog.Position) eventlog.Position {
+	if at.Offset > s.head.at.Offset {
+		return at
+	}
+	return s.head.at
+}
+
 // entries reads the rest of an answer.
 func (r *reply) entries() ([]entry, error) {
 	if len(r.left)%3 != 0 {

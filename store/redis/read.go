@@ -58,7 +58,7 @@ func (l *Log) readOn(ctx context.Context, ch eventlog.Channel, after eventlog.Po
 		case p.seen.unborn:
 			return eventlog.Page{Next: p.seen.head.at, Head: p.seen.head.at}, nil
 		}
-		page.Head, page.Behind = p.seen.head.at, max(0, p.seen.head.sum-p.from.sum)
+		page.Head, page.Behind = p.seen.headFrom(page.Next), max(0, p.seen.head.sum-p.from.sum)
 		for i := range p.entries {
 			e := &p.entries[i]
 			if !scan.Takes(&e.Message) {

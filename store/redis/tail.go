@@ -235,16 +235,13 @@ func (t *tail) page(after eventlog.Position, limit eventlog.Limit) (page eventlo
 	if !ok || t.end().at.Offset < head.at.Offset && i == len(t.entries) {
 		return page, false
 	}
-	page = eventlog.Page{Next: after, Head: head.at}
+	page = eventlog.Page{Next: after, Head: t.seen.headFrom(after)}
 	sum := t.base.sum
 	if i > 0 {
 		sum = t.entries[i-1].sum
 	}
-	if i == len(t.entries) {
-		page.Head = after // perhaps beyond what may be read
-	}
 	scan := eventlog.NewScan(limit)
-	for ; i < len(t.entries) && scan.Takes(&t.entries[i].Message); i++ {
+	for ; i < len(t.entries) && t.entries[i].At.Offset <= head.at.Offset && scan.Takes(&t.entries[i].Message); i++ {
 		e := &t.entries[i]
 		if scan.Matched {
 			page.Events = append(page.Events, e.Event)

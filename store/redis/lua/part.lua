@@ -26,7 +26,6 @@ for i = 3, 5, 2 do
     if i == 3 then from = offset else to = offset end
   end
 end
-if ARGV[5] == '' then to = m.head end
 
 -- since returns the last offset of the part of which the event is from before a time.
 local function since(time)

@@ -156,7 +156,6 @@ local function locate(c, m, g, offset, mark)
     known = e and e.mark
   end
   if known ~= mark then return 'rewritten' end
-  if offset > m.head then m.head, m.mark = offset, mark end
   return nil
 end
 
