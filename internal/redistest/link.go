@@ -12,13 +12,13 @@ import (
 // real time, so make it outside of bubbles.
 type Link struct {
 	// Static after NewLink.
-	target   string
 	listener net.Listener
 	all      sync.WaitGroup
 
 	mu sync.Mutex
 
 	// Guarded by mu.
+	target  string
 	closed  bool
 	cut     bool
 	delay   time.Duration
@@ -89,6 +89,14 @@ func (l *Link) Restore() {
 	l.hear()
 }
 
+// Retarget has the link lead elsewhere from now on, and breaks every connection.
+func (l *Link) Retarget(target string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.target = target
+	l.breakAll()
+}
+
 // hear ends a Hang. Callers hold mu, as those of breakAll.
 func (l *Link) hear() {
 	select {
@@ -124,17 +132,18 @@ func (l *Link) accept() {
 		if err != nil {
 			return
 		}
-		if l.keep(client) {
+		if l.keep(client, "") {
 			l.all.Go(func() { l.serve(client) })
 		}
 	}
 }
 
-// keep remembers a connection, or closes it if there is a cut.
-func (l *Link) keep(c net.Conn) bool {
+// keep remembers a connection, or closes it if there is a cut, or it is one to where
+// the link leads no more.
+func (l *Link) keep(c net.Conn, to string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.cut {
+	if l.cut || to != "" && to != l.target {
 		_ = c.Close()
 		return false
 	}
@@ -151,8 +160,9 @@ func (l *Link) drop(c net.Conn) {
 
 func (l *Link) serve(client net.Conn) {
 	defer l.drop(client)
-	server, err := net.DialTimeout("tcp", l.target, startTimeout)
-	if err != nil || !l.keep(server) {
+	target := l.leads()
+	server, err := net.DialTimeout("tcp", target, startTimeout)
+	if err != nil || !l.keep(server, target) {
 		return
 	}
 	defer l.drop(server)
@@ -160,6 +170,12 @@ func (l *Link) serve(client net.Conn) {
 	back.Go(func() { l.pass(client, server) })
 	l.pass(server, client)
 	back.Wait()
+}
+
+func (l *Link) leads() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.target
 }
 
 // A piece is what was read at once, and when it may go on.

@@ -96,3 +96,21 @@ func TestLink(t *testing.T) {
 	link.Restore()
 	passes("after a cut")
 }
+
+func TestRetarget(t *testing.T) {
+	servers := []*Server{Start(t, Options{}), Start(t, Options{})}
+	link := StartLink(t, servers[0].Addr())
+	o := servers[0].Options()
+	o.Addr = link.Addr()
+	client := goredis.NewClient(o)
+	defer func() { _ = client.Close() }()
+	for i, s := range servers {
+		link.Retarget(s.Addr())
+		if err := client.Set(t.Context(), "a", i, 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := s.Client(t).Get(t.Context(), "a").Int(); got != i || err != nil {
+			t.Errorf("server %d has %d, %v", i, got, err)
+		}
+	}
+}
