@@ -12,7 +12,9 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // An Item is one thing that came: exactly one of Open, Event, Opening, Gap,
@@ -230,7 +232,9 @@ func openSSE(hc *http.Client, req *http.Request, session bool) (*SSEStream, erro
 // An SSEStream is one response.
 type SSEStream struct {
 	*Parser
-	Header  http.Header
+	Header http.Header
+	// Retry is when to come back after the end, as far as Next was told.
+	Retry   time.Duration
 	body    io.Closer
 	session bool
 	object  bool // as=event
@@ -241,6 +245,9 @@ func (s *SSEStream) Next() (Item, error) {
 	block, err := s.Parser.Next()
 	if err != nil {
 		return Item{}, err
+	}
+	if ms, err := strconv.Atoi(block.Retry); err == nil {
+		s.Retry = time.Duration(ms) * time.Millisecond
 	}
 	switch {
 	case s.session:
