@@ -67,7 +67,7 @@ func TestNodesAreKilledUnderAPage(t *testing.T) {
 func TestNodesAreKilledByTheScript(t *testing.T) {
 	t.Parallel() // it mostly waits
 	p := openCluster(t, "-kill", "1s")
-	p.becomes(`nodes().reduce((sum, node) => sum + Number(/killed (\d+)/.exec(node.textContent)?.[1] ?? 0), 0) >= 5`, true)
+	p.becomes(`nodes().reduce((sum, node) => sum + Number(/killed\s(\d+)/.exec(node.textContent)?.[1] ?? 0), 0) >= 5`, true)
 	p.becomes(`text("every")`, "Stop killing one every 1 s")
 	goesOn(p)
 	p.becomes(`["missing", "repeated", "gaps"].map(text).join()`, "0,0,0")

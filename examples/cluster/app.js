@@ -4,7 +4,7 @@
 import { bearer } from "./realtime/auth.js";
 import { connect } from "./realtime/client.js";
 
-const SHOWN = 40; // numbers
+const SHOWN = 40; // numbers, the last one first
 const LOGGED = 6; // lines
 const ASK = 500; // ms between two looks at the processes
 const CARRIERS = { websocket: "WebSocket", sse: "SSE", poll: "Long-poll" };
@@ -43,8 +43,8 @@ function take({ data: { n }, gap }) {
   const pause = Date.now() - (lastAt ?? Date.now());
   if (pause > 1000) note(`Nothing came for ${(pause / 1000).toFixed(1)} s; then ${inFull(n)} did, the next number`);
   lastAt = Date.now();
-  recent.push({ n, node: serving });
-  if (recent.length > SHOWN) recent.shift();
+  recent.unshift({ n, node: serving });
+  if (recent.length > SHOWN) recent.pop();
   draw();
 }
 
@@ -113,7 +113,7 @@ function showNodes() {
     item.dataset.state = state;
     item.classList.toggle("mine", name === $("node").textContent);
     put(item.querySelector(".state"), { up: `runs, process ${pid}`, down: "is dead", starting: "starts…" }[state]);
-    put(item.querySelector(".sub"), `${inFull(open)} open, ${inFull(served)} served` + (kills ? `, killed ${kills}×` : ""));
+    put(item.querySelector(".sub"), `${inFull(open)} open, ${inFull(served)} served` + (kills ? `, killed\u00a0${kills}×` : ""));
     put(item.querySelector("button"), state === "up" ? "Kill" : "Start");
     item.querySelector("button").disabled = state === "starting";
   }

@@ -46,13 +46,19 @@ type Options struct {
 	Password string
 	// Config are further lines of redis.conf. They come last, so they win.
 	Config []string
+	// Sentinel are lines of sentinel.conf. If there are any, it is a sentinel, and
+	// nothing else of these options counts.
+	Sentinel []string
 }
 
 func (o *Options) lines(dir string, port int) []string {
-	lines := []string{
-		"bind 127.0.0.1", fmt.Sprint("port ", port), fmt.Sprintf("dir %q", dir), `logfile "redis.log"`,
-		`save ""`, "repl-diskless-sync-delay 0", "repl-ping-replica-period 1", "enable-debug-command yes",
+	lines := []string{"bind 127.0.0.1", fmt.Sprint("port ", port), fmt.Sprintf("dir %q", dir), `logfile "redis.log"`}
+	if len(o.Sentinel) > 0 {
+		return append(lines, o.Sentinel...)
 	}
+	lines = append(lines,
+		`save ""`, "repl-diskless-sync-delay 0", "repl-ping-replica-period 1", "enable-debug-command yes",
+	)
 	add := func(given bool, format string, args ...any) {
 		if given {
 			lines = append(lines, fmt.Sprintf(format, args...))
@@ -189,6 +195,9 @@ func (s *Server) Client(t testing.TB) *goredis.Client {
 // start runs the process and waits until it answers. Callers hold mu.
 func (s *Server) start() error {
 	cmd := exec.Command("redis-server", s.path("redis.conf"))
+	if len(s.options.Sentinel) > 0 {
+		cmd.Args = append(cmd.Args, "--sentinel")
+	}
 	cmd.SysProcAttr = dieWithUs()
 	if err := cmd.Start(); err != nil {
 		return err
@@ -225,7 +234,7 @@ func (s *Server) answers() error {
 		if err == nil && !strings.Contains(info, fmt.Sprintf("process_id:%d\r\n", s.process.Pid)) {
 			return errors.New("another server has the port")
 		}
-		if err == nil && strings.Contains(info, "loading:0\r\n") {
+		if err == nil && !strings.Contains(info, "loading:1\r\n") { // a sentinel loads nothing
 			return nil
 		}
 		select {
