@@ -176,14 +176,17 @@ func (d *diskRule) check(ctx context.Context) error {
 		return d.err
 	}
 	d.err = nil
-	for option, want := range map[string]string{"appendonly": "yes", "appendfsync": "always"} {
+	has := make(map[string]string)
+	for _, option := range []string{"appendonly", "appendfsync"} {
 		got, err := d.client.ConfigGet(ctx, option).Result()
 		if err != nil {
 			return fmt.Errorf("%w: %w", errNotDone, unavailable(err))
 		}
-		if got[option] != want {
-			d.err = fmt.Errorf("%w: events of this channel are to be on disk (Durability.Disk), and Redis has %s %s, not %s", eventlog.ErrUnavailable, option, got[option], want)
-		}
+		has[option] = got[option]
+	}
+	if has["appendonly"] != "yes" || has["appendfsync"] != "always" {
+		d.err = fmt.Errorf("%w: %w: events of this channel are to be on disk (Durability.Disk), which takes appendonly yes and appendfsync always, and Redis has appendonly %s and appendfsync %s",
+			errNotDone, eventlog.ErrUnavailable, has["appendonly"], has["appendfsync"])
 	}
 	d.checked = time.Now()
 	return d.err

@@ -103,7 +103,12 @@ func (b *bells) listen() {
 }
 
 // ping is how often the connection is asked for a sign of life.
-func (b *bells) ping() time.Duration { return max(b.log.o.CheckInterval/2, 100*time.Millisecond) }
+func (b *bells) ping() time.Duration {
+	if ping := b.log.o.tests.ping; ping > 0 {
+		return ping
+	}
+	return min(max(b.log.o.CheckInterval/2, 100*time.Millisecond), 3*time.Second)
+}
 
 // hear makes a connection and hears what comes by it, until it ends.
 func (b *bells) hear(first bool) {

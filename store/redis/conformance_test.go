@@ -68,7 +68,7 @@ func openOn(t testing.TB, s *redistest.Server, o Options) *node {
 	n := &node{client: goredis.NewClient(s.Options())}
 	if inBubble() {
 		n.client = bubbleOf(t).Client(s)
-		o.tests = tests{now: time.Now, sweep: 10 * time.Minute}
+		o.tests = tests{now: time.Now, sweep: 10 * time.Minute, ping: 30 * time.Minute}
 		def(&o.CheckInterval, time.Hour)
 	}
 	var err error

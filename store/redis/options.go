@@ -103,6 +103,7 @@ type Options struct {
 type tests struct {
 	now   func() time.Time // the time that Redis takes; nil: its own
 	sweep time.Duration    // how often it is swept; 0: sweepInterval
+	ping  time.Duration    // how often bells are asked for a sign of life; 0: see there
 }
 
 // Durability is what has to be true of an event before Append returns. The zero value

@@ -46,7 +46,9 @@ local function at(offset)
   if offset == m.head then return m.head, m.mark, m.sum end
   if offset == m.base then return m.base, m.basemark, m.basesum end
   local e = entry(c, offset)
-  return e.offset, e.mark, e.sum
+  if e then return e.offset, e.mark, e.sum end
+  e = entry(c, offset + 1)
+  return offset, e.prev, e.sum - e.size
 end
 
 local answer = seen('part', m, g)

@@ -153,7 +153,8 @@ local function locate(c, m, g, offset, mark)
   elseif offset == m.base then known = m.basemark
   else
     local e = entry(c, offset)
-    known = e and e.mark
+    local after = not e and entry(c, offset + 1) -- somebody took it out of the stream
+    known = e and e.mark or after and after.prev
   end
   if known ~= mark then return 'rewritten' end
   return nil
