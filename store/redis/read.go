@@ -227,7 +227,7 @@ func (l *Log) roundsOf(q question) *rounds[*part] {
 	defer l.mu.Unlock()
 	r := l.shared[q]
 	if r == nil {
-		r = &rounds[*part]{do: func() (*part, error) { return l.readPart(l.ctx, q) }, spawn: l.spawn}
+		r = &rounds[*part]{log: l, do: func() (*part, error) { return l.readPart(l.ctx, q) }}
 		r.idle = func() { l.forget(q, r) }
 		if !l.closed {
 			l.shared[q] = r

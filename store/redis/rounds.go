@@ -13,9 +13,9 @@ import (
 // after it asked, and one round is under way at a time.
 type rounds[V any] struct {
 	// Static.
-	do    func() (V, error)
-	spawn func(func()) bool // starts a goroutine; false: the log is closed
-	idle  func()            // called when nobody asks any more, with mu held; may be nil
+	log  *Log
+	do   func() (V, error)
+	idle func() // called when nobody asks any more, with mu held; may be nil
 
 	mu            sync.Mutex
 	running, next *round[V] // guarded by mu
@@ -46,7 +46,7 @@ func (r *rounds[V]) ask(ctx context.Context) (value V, err error) {
 	this.joined++
 	if r.running == nil {
 		r.running, r.next = r.next, nil
-		if !r.spawn(r.run) {
+		if !r.log.spawn(r.run) {
 			r.running = nil
 			r.mu.Unlock()
 			return value, errClosed
@@ -73,7 +73,7 @@ func (r *rounds[V]) run() {
 		many := this.joined >= crowd
 		if many && r.next == nil || many && r.next.joined < crowd {
 			r.mu.Unlock()
-			time.Sleep(crowdPause)
+			r.log.sleep(crowdPause)
 			r.mu.Lock()
 		}
 		r.running, r.next = r.next, nil

@@ -50,7 +50,7 @@ type tail struct {
 
 func newTail(l *Log, ch eventlog.Channel) *tail {
 	t := &tail{log: l, channel: ch, bell: l.bellKey(ch)}
-	t.fresh.do, t.fresh.spawn = t.update, l.spawn
+	t.fresh.log, t.fresh.do = l, t.update
 	return t
 }
 
