@@ -283,3 +283,39 @@ func TestDeposedPrimaryAnswersNothing(t *testing.T) {
 	link.Restore()
 	until(t, "it answers again", func() bool { return asks["read"]() == nil })
 }
+
+// TestFullRedis: when memory is full, publishes fail, certainly not done, and reads go on.
+// With room again, so do publishes.
+func TestFullRedis(t *testing.T) {
+	s := redistest.Start(t, redistest.Options{MaxMemory: "4mb"})
+	n := openOn(t, s, Options{})
+	t.Cleanup(func() { _ = n.Close() })
+	ch := eventlog.Channel{Name: "a"}
+	born, err := n.Seek(t.Context(), ch, eventlog.Start{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := eventlog.Batch{Messages: []eventlog.Message{{Kind: eventlog.Text, Data: make([]byte, 100<<10)}}}
+	appended := 0
+	for ; appended < 100; appended++ {
+		if _, _, err = n.Append(t.Context(), ch, one); err != nil {
+			break
+		}
+	}
+	if !errors.Is(err, eventlog.ErrUnavailable) || !errors.Is(err, errNotDone) || !strings.Contains(err.Error(), "OOM") {
+		t.Fatalf("after %d events: %v", appended, err)
+	}
+	for at, read := born, 0; read < appended; {
+		page, err := n.Read(t.Context(), ch, at, eventlog.Limit{})
+		if err != nil || len(page.Events) == 0 {
+			t.Fatalf("after %d of %d events: %v", read, appended, err)
+		}
+		at, read = page.Next, read+len(page.Events)
+	}
+	if err := s.Client(t).ConfigSet(t.Context(), "maxmemory", "64mb").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := n.Append(t.Context(), ch, one); err != nil {
+		t.Error(err)
+	}
+}
