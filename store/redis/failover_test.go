@@ -319,3 +319,19 @@ func TestFullRedis(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestAnotherFormIsRefused: a program does not touch what one of another version has made.
+func TestAnotherFormIsRefused(t *testing.T) {
+	o := Options{Prefix: newPrefix()}
+	n := open(t, o)
+	t.Cleanup(func() { _ = n.Close() })
+	if got := n.client.HGet(t.Context(), n.foundation(), "form").Val(); got != form {
+		t.Errorf("form %q", got)
+	}
+	if err := n.client.HSet(t.Context(), n.foundation(), "form", "2").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := Open(t.Context(), n.client, o); err == nil || !strings.Contains(err.Error(), `form "2"`) {
+		t.Errorf("%v, %v", l, err)
+	}
+}

@@ -54,7 +54,7 @@ var (
 // has to be there until the log is closed. It may be used for other things.
 //
 // An error says that Redis can't be asked, is older than 7.0, or has a log with
-// another number of buckets.
+// another number of buckets, or of a form that a later version made.
 func Open(ctx context.Context, client goredis.UniversalClient, o Options) (*Log, error) {
 	named := o.Buckets
 	o = o.withDefaults()
@@ -92,15 +92,18 @@ func (l *Log) found(ctx context.Context, named int) error {
 	if l.buckets == 0 {
 		l.buckets = defaultBuckets
 	}
-	if err := l.client.HSetNX(ctx, l.foundation(), "buckets", l.buckets).Err(); err != nil {
-		return fmt.Errorf("redis: open: %w", unavailable(err))
+	if err := l.lay(ctx); err != nil {
+		return fmt.Errorf("redis: open: %w", err)
 	}
-	text, err := l.client.HGet(ctx, l.foundation(), "buckets").Result()
+	values, err := l.client.HMGet(ctx, l.foundation(), "buckets", "form").Result()
 	if err != nil {
 		return fmt.Errorf("redis: open: %w", unavailable(err))
 	}
+	text, of := fmt.Sprint(values[0]), fmt.Sprint(values[1])
 	buckets, err := strconv.Atoi(text)
 	switch {
+	case of != form:
+		return fmt.Errorf("redis: open: the log %q is of form %.40q, and this program knows form %s", l.o.Prefix, of, form)
 	case err != nil || buckets < 1:
 		return fmt.Errorf("redis: open: the key %s is not one of ours: buckets are %.40q", l.foundation(), text)
 	case named > 0 && buckets != named:
@@ -115,7 +118,24 @@ func (l *Log) found(ctx context.Context, named int) error {
 	return nil
 }
 
-const defaultBuckets = 16
+const (
+	defaultBuckets = 16
+	// form is that of what the keys hold. A program of another one must not touch them.
+	form = "1"
+)
+
+// lay writes what is fixed when the log is made, unless it is there.
+func (l *Log) lay(ctx context.Context) error {
+	_, err := l.client.Pipelined(ctx, func(p goredis.Pipeliner) error {
+		p.HSetNX(ctx, l.foundation(), "buckets", l.buckets)
+		p.HSetNX(ctx, l.foundation(), "form", form)
+		return nil
+	})
+	if err != nil {
+		return unavailable(err)
+	}
+	return nil
+}
 
 func (l *Log) leaseOptions() leaseOptions {
 	o := leaseOptions{prefix: l.o.Prefix, buckets: l.buckets, maxLeases: l.o.MaxLeases, timeout: l.o.Timeout}
@@ -176,8 +196,8 @@ func (l *Log) ask(ctx context.Context, s *script, ch eventlog.Channel, more ...a
 		if err != nil || r.kind != "new" {
 			return r, err
 		}
-		if err := l.client.HSetNX(ctx, l.foundation(), "buckets", l.buckets).Err(); err != nil {
-			return nil, unavailable(err)
+		if err := l.lay(ctx); err != nil {
+			return nil, err
 		}
 		if _, err := l.pipe.ask(ctx, l.beginning(b)); err != nil {
 			return nil, err
