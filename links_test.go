@@ -12,11 +12,10 @@ import (
 func TestNobodyLinksWhatIsNotAskedFor(t *testing.T) {
 	bolt, redis := "go.etcd.io/bbolt", "github.com/redis/go-redis"
 	for program, links := range map[string][]string{
-		"./server":        {},
-		"./examples/slow": {},
-		"./examples/chat": {bolt},
-		"./store/bolt":    {bolt},
-		"./store/redis":   {redis},
+		"./server":           {},
+		"./examples/slow":    {},
+		"./examples/chat":    {bolt},
+		"./examples/cluster": {redis},
 	} {
 		out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", program).CombinedOutput()
 		if err != nil {

@@ -1,12 +1,12 @@
 #!/bin/sh
 # Makes sure that what the end-to-end tests run with is there: Chromium, nginx,
-# haproxy and the driver's one package. Installs what it may, and says what it may not.
+# haproxy, Redis and the driver's one package. Installs what it may, and says what it may not.
 cd "$(dirname "$0")" || exit 1
 
 have() { command -v "$1" >/dev/null || [ -x "/usr/bin/$1" ] || [ -x "/usr/sbin/$1" ]; }
 
 missing=
-for program in chromium nginx haproxy; do
+for program in chromium nginx haproxy redis-server; do
     have "$program" || missing="$missing $program"
 done
 if [ -n "$missing" ] && [ "$(id -u)" = 0 ] && have apt-get; then
@@ -15,7 +15,7 @@ if [ -n "$missing" ] && [ "$(id -u)" = 0 ] && have apt-get; then
 fi
 
 code=0
-for program in chromium nginx haproxy; do
+for program in chromium nginx haproxy redis-server; do
     have "$program" && continue
     echo "missing: $program, install with: apt-get install $program" >&2
     code=1
