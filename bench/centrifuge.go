@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"net/http"
 	"time"
 
 	"github.com/centrifugal/centrifuge"
@@ -16,6 +17,7 @@ type centrifugeSetUp struct {
 	connect   centrifuge.ConnectReply
 	subscribe centrifuge.SubscribeOptions
 	publish   []centrifuge.PublishOption
+	broker    func(*centrifuge.Node) error // sets it; nil: the one in memory
 }
 
 func centrifugeDefault() contestant {
@@ -58,6 +60,21 @@ func centrifugeAs(name, about string, up centrifugeSetUp) contestant {
 }
 
 func startCentrifuge(ctx context.Context, up centrifugeSetUp) (*contender, error) {
+	node, err := runCentrifuge(up)
+	if err != nil {
+		return nil, err
+	}
+	return &contender{
+		handler: centrifugeHandler(node),
+		publish: func(data []byte) error {
+			_, err := node.Publish(channel, data, up.publish...)
+			return err
+		},
+		close: func() { stopCentrifuge(ctx, node) },
+	}, nil
+}
+
+func runCentrifuge(up centrifugeSetUp) (*centrifuge.Node, error) {
 	node, err := centrifuge.New(centrifuge.Config{ClientQueueMaxSize: centrifugeQueue})
 	if err != nil {
 		return nil, err
@@ -72,21 +89,22 @@ func startCentrifuge(ctx context.Context, up centrifugeSetUp) (*contender, error
 			done(centrifuge.SubscribeReply{Options: up.subscribe}, nil)
 		})
 	})
-	if err := node.Run(); err != nil {
-		return nil, err
+	if up.broker != nil {
+		if err := up.broker(node); err != nil {
+			return nil, err
+		}
 	}
-	return &contender{
-		handler: centrifuge.NewWebsocketHandler(node, centrifuge.WebsocketConfig{
-			PingPongConfig: centrifuge.PingPongConfig{PingInterval: -1, PongTimeout: -1},
-		}),
-		publish: func(data []byte) error {
-			_, err := node.Publish(channel, data, up.publish...)
-			return err
-		},
-		close: func() {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-			defer cancel()
-			_ = node.Shutdown(ctx) // the process ends after this anyway
-		},
-	}, nil
+	return node, node.Run()
+}
+
+func centrifugeHandler(node *centrifuge.Node) http.Handler {
+	return centrifuge.NewWebsocketHandler(node, centrifuge.WebsocketConfig{
+		PingPongConfig: centrifuge.PingPongConfig{PingInterval: -1, PongTimeout: -1},
+	})
+}
+
+func stopCentrifuge(ctx context.Context, node *centrifuge.Node) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	_ = node.Shutdown(ctx) // the process ends after this anyway
 }

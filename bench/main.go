@@ -34,6 +34,9 @@ func run(ctx context.Context, args []string) error {
 			return serveDrain(os.Stdin, os.Stdout)
 		}
 	}
+	if len(args) > 0 && args[0] == redisWord {
+		return runRedis(ctx, args[1:])
+	}
 	o, err := parseSettings(args, os.Stderr)
 	if err != nil {
 		return err
