@@ -68,7 +68,7 @@ func openOn(t testing.TB, s *redistest.Server, o Options) *node {
 	n := &node{client: goredis.NewClient(s.Options())}
 	if inBubble() {
 		n.client = bubbleOf(t).Client(s)
-		o.tests = tests{now: time.Now, sweep: 10 * time.Minute, ping: 30 * time.Minute}
+		o.tests = tests{now: time.Now, sweep: 20 * time.Minute, ping: 30 * time.Minute}
 		def(&o.CheckInterval, time.Hour)
 	}
 	var err error
@@ -93,6 +93,7 @@ func bubbleOf(t testing.TB) *redistest.Bubble {
 func options(s conformance.LogSetup) Options {
 	o := Options{
 		Prefix:                 newPrefix(),
+		Buckets:                2, // each is swept, in weeks of fake time
 		Retain:                 func(eventlog.Channel) eventlog.Retention { return s.Retention },
 		MaxData:                s.MaxData,
 		Generation:             s.Generation,
