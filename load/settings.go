@@ -70,7 +70,7 @@ func full() settings {
 		Clients: 1000, Bad: 5, Pace: 20, Run: time.Minute, Pairs: 5, Slice: 8 * time.Second, Settle: 2 * time.Second, Target: 1.2, Gate: 1.2,
 		Cycles: 10_000, Storm: 10_000,
 		Slow: slowSettings{
-			Clients: 10_000, Pace: 1, Backlog: 2000, Modems: 500, Away: 10 * time.Second, Run: time.Minute, Pairs: 5, Stalls: 5, Slice: 8 * time.Second, Settle: 4 * time.Second, Gate: 1.2, Cost: 1.1,
+			Clients: 10_000, Pace: 1, Backlog: 2000, Modems: 500, Away: 10 * time.Second, Run: time.Minute, Pairs: 5, Stalls: 11, Slice: 8 * time.Second, Settle: 4 * time.Second, Gate: 1.2, Cost: 1.1,
 			Windows: windows{WriteTimeout: 10 * time.Second, LagWindow: 10 * time.Second, EvictionDelay: 5 * time.Second, MaxEvictionDelay: 20 * time.Second, LaggardBytes: 64 << 20},
 		},
 		Wall: 192 << 20, WallTimes: 10, WallOver: 40 * time.Second,
