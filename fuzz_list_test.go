@@ -35,6 +35,7 @@ var outside = map[string]string{
 
 	"histories that were kept": "conformance.FuzzJudge",
 	"events in files":          "store/bolt.FuzzEntry",
+	"events in Redis":          "store/redis.FuzzEntry",
 
 	// What is written from such bytes.
 	"events in JSON":   "transport.FuzzEventJSON",

@@ -240,6 +240,11 @@ var (
 // says nothing about what the log holds.
 var ErrUnavailable = errors.New("eventlog: unavailable")
 
+// ErrNotDurable is wrapped, beside [ErrUnavailable], by the error of an append that
+// a log could not make as durable as it has to be, though it can be asked otherwise:
+// the batch may be read later.
+var ErrNotDurable = errors.New("eventlog: not as durable as it has to be")
+
 // Expectation is the error of an append whose Expect is not the head.
 type Expectation struct {
 	Expected, Head Position

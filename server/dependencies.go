@@ -195,7 +195,12 @@ func logAnswered(err error) bool {
 	_, lost := errors.AsType[*eventlog.Lost](err)
 	_, invalid := errors.AsType[*eventlog.Invalid](err)
 	_, unexpected := errors.AsType[*eventlog.Expectation](err)
-	return lost || invalid || unexpected || errors.Is(err, eventlog.ErrStale) || errors.Is(err, eventlog.ErrBusy)
+	for _, answer := range []error{eventlog.ErrStale, eventlog.ErrBusy, eventlog.ErrNotDurable} {
+		if errors.Is(err, answer) {
+			return true
+		}
+	}
+	return lost || invalid || unexpected
 }
 
 // storeAnswered is the same of a store.

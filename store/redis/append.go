@@ -185,8 +185,8 @@ func (d *diskRule) check(ctx context.Context) error {
 		has[option] = got[option]
 	}
 	if has["appendonly"] != "yes" || has["appendfsync"] != "always" {
-		d.err = fmt.Errorf("%w: %w: events of this channel are to be on disk (Durability.Disk), which takes appendonly yes and appendfsync always, and Redis has appendonly %s and appendfsync %s",
-			errNotDone, eventlog.ErrUnavailable, has["appendonly"], has["appendfsync"])
+		d.err = fmt.Errorf("%w: %w: %w: events of this channel are to be on disk (Durability.Disk), which takes appendonly yes and appendfsync always, and Redis has appendonly %s and appendfsync %s",
+			errNotDone, eventlog.ErrUnavailable, eventlog.ErrNotDurable, has["appendonly"], has["appendfsync"])
 	}
 	d.checked = time.Now()
 	return d.err

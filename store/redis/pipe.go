@@ -219,7 +219,7 @@ func (p *pipe) waited(wait *goredis.Cmd) error {
 		return unavailable(err)
 	}
 	if n < p.replicas {
-		return fmt.Errorf("%w: %d replicas have it within %v, and %d are to (Durability.Replicas)", eventlog.ErrUnavailable, n, p.timeout, p.replicas)
+		return fmt.Errorf("%w: %w: %d replicas have it within %v, and %d are to (Durability.Replicas)", eventlog.ErrUnavailable, eventlog.ErrNotDurable, n, p.timeout, p.replicas)
 	}
 	return nil
 }

@@ -307,7 +307,7 @@ func TestReplicasHaveIt(t *testing.T) {
 	first := send(t, l, "a")
 	link.Cut()
 	_, _, err := l.Append(t.Context(), room, eventlog.Batch{Messages: []eventlog.Message{{Kind: eventlog.Text, Data: []byte("b")}}})
-	if !errors.Is(err, eventlog.ErrUnavailable) || !strings.Contains(err.Error(), "0 replicas") {
+	if !errors.Is(err, eventlog.ErrUnavailable) || !errors.Is(err, eventlog.ErrNotDurable) || !strings.Contains(err.Error(), "0 replicas") {
 		t.Errorf("without its replica: %v", err)
 	}
 	if what, _ := told(t, l, first); what != "" {
