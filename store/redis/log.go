@@ -93,9 +93,6 @@ func (l *Log) found(ctx context.Context, named int) error {
 	if l.buckets == 0 {
 		l.buckets = defaultBuckets
 	}
-	if info, err := l.client.Info(ctx, "server").Result(); err == nil && isOld(info) {
-		return fmt.Errorf("redis: open: this is Redis %s, and 7.0 or newer is needed", versionOf(info))
-	}
 	if err := l.lay(ctx); err != nil {
 		return fmt.Errorf("redis: open: %w", err)
 	}
@@ -115,7 +112,11 @@ func (l *Log) found(ctx context.Context, named int) error {
 	}
 	l.buckets = buckets
 	for b := range buckets {
-		if _, err := l.pipe.ask(ctx, l.beginning(b)); err != nil {
+		_, err := l.pipe.ask(ctx, l.beginning(b))
+		if err != nil && strings.Contains(err.Error(), "compiling script") {
+			return fmt.Errorf("redis: open: it doesn't know what scripts say of themselves, for which 7.0 or newer is needed: %w", err)
+		}
+		if err != nil {
 			return fmt.Errorf("redis: open: %w", err)
 		}
 	}
@@ -127,25 +128,6 @@ const (
 	// form is that of what the keys hold. A program of another one must not touch them.
 	form = "1"
 )
-
-// versionOf finds the version in what INFO says; "" if that is not there, as it may not
-// be shown.
-func versionOf(info string) string {
-	for line := range strings.Lines(info) {
-		if version, found := strings.CutPrefix(line, "redis_version:"); found {
-			return strings.TrimSpace(version)
-		}
-	}
-	return ""
-}
-
-// isOld reports whether that is before the first that knows what scripts say of
-// themselves.
-func isOld(info string) bool {
-	major, _, _ := strings.Cut(versionOf(info), ".")
-	n, err := strconv.Atoi(major)
-	return err == nil && n < 7
-}
 
 // lay writes what is fixed when the log is made, unless it is there.
 func (l *Log) lay(ctx context.Context) error {

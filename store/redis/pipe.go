@@ -155,24 +155,29 @@ func (p *pipe) next() []*call {
 func (p *pipe) exchange(calls []*call) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*p.timeout)
 	defer cancel()
-	unknown := p.send(ctx, calls, nil)
+	unknown := p.send(ctx, calls)
 	if len(unknown) == 0 {
 		return
 	}
-	load := make(map[*script]bool)
+	loaded := make(map[*script]bool)
 	for _, c := range unknown {
-		load[c.script] = true
+		if loaded[c.script] {
+			continue
+		}
+		loaded[c.script] = true
+		if err := p.client.Do(ctx, "script", "load", c.script.text).Err(); err != nil {
+			for _, c := range unknown {
+				c.err = fmt.Errorf("%w: %w", errNotDone, unavailable(err))
+			}
+			return
+		}
 	}
-	p.send(ctx, unknown, load)
+	p.send(ctx, unknown)
 }
 
-// send sends calls in one pipeline, after the scripts that are to be loaded before,
-// and returns those whose script Redis doesn't know.
-func (p *pipe) send(ctx context.Context, calls []*call, load map[*script]bool) (unknown []*call) {
+// send sends calls in one pipeline, and returns those whose script Redis doesn't know.
+func (p *pipe) send(ctx context.Context, calls []*call) (unknown []*call) {
 	pipeline := p.client.Pipeline()
-	for s := range load {
-		_ = pipeline.Process(ctx, goredis.NewCmd(ctx, "script", "load", s.text))
-	}
 	commands := make([]once, len(calls))
 	for i, c := range calls {
 		commands[i] = c.script.command(ctx, c.key, c.args)

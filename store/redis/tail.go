@@ -252,11 +252,12 @@ func (t *tail) page(after eventlog.Position, limit eventlog.Limit) (page eventlo
 	return page, true
 }
 
-// due reports whether a tail was not compared with the primary for so long.
+// due reports whether a tail was not compared with the primary for so long, or there is
+// something to do to the channel.
 func (t *tail) due(every time.Duration) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return time.Since(t.asked) >= every
+	return time.Since(t.asked) >= every || t.seen.unconfirmed || t.seen.renew
 }
 
 // isUnborn reports whether nobody wrote the channel, as far as the node knows.
