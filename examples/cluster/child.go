@@ -85,7 +85,7 @@ func startNode(ctx context.Context, name string, o orders) (c *child, address st
 	}
 	if err != nil {
 		c.kill()
-		return nil, "", fmt.Errorf("node %s does not start: %w", name, err)
+		return nil, "", fmt.Errorf("%s does not start: %w", name, err)
 	}
 	return c, address, nil
 }

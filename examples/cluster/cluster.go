@@ -60,23 +60,30 @@ type node struct {
 	kills   int
 }
 
-// startCluster starts Redis, unless there is one at an address, and the nodes.
-func startCluster(ctx context.Context, redis string) (c *cluster, err error) {
-	c = &cluster{changed: make(chan struct{}), orders: orders{Secret: rand.Text()}}
+// startCluster starts Redis, unless there is one at an address, and the nodes. If any of
+// that fails, what was started is ended.
+func startCluster(ctx context.Context, redis string) (*cluster, error) {
+	c := &cluster{changed: make(chan struct{}), orders: orders{Secret: rand.Text()}}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, c.close())
-		}
-	}()
+	if err := c.begin(ctx, redis); err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *cluster) begin(ctx context.Context, redis string) (err error) {
 	if redis == "" {
 		if c.redis, err = startRedis(ctx); err != nil {
-			return nil, err
+			return err
 		}
 		redis = c.redis.address
 	}
+	if err = dials(redis); err != nil {
+		return fmt.Errorf("no Redis is there: %w", err)
+	}
 	if c.relay, err = startRelay(redis); err != nil {
-		return nil, err
+		return err
 	}
 	c.orders.Redis = c.relay.address()
 	for _, name := range names {
@@ -89,11 +96,11 @@ func startCluster(ctx context.Context, redis string) (c *cluster, err error) {
 	for range c.nodes {
 		err = errors.Join(err, <-failed)
 	}
-	return c, err
+	return err
 }
 
 // close ends all that was started: nodes first, as their clients are told then.
-func (c *cluster) close() error {
+func (c *cluster) close() {
 	c.cancel()
 	c.mu.Lock()
 	c.closed = true
@@ -114,7 +121,6 @@ func (c *cluster) close() error {
 		c.relay.close()
 	}
 	c.redis.end()
-	return nil
 }
 
 // start starts a node that is down.

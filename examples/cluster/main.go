@@ -85,7 +85,7 @@ func serve(ctx context.Context, l net.Listener, c *cluster) error {
 	case err = <-failed:
 	case <-ctx.Done():
 	}
-	err = errors.Join(err, c.close())
+	c.close()
 	_ = hs.Close() // all that went through it was of nodes that have ended
 	return err
 }

@@ -301,9 +301,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 		pids = append(pids, n.process.cmd.Process.Pid)
 	}
 	pids = append(pids, c.redis.cmd.Process.Pid)
-	if err := c.close(); err != nil {
-		t.Error(err)
-	}
+	c.close()
 	for _, address := range addresses {
 		if !gone(address) {
 			t.Errorf("somebody still listens on %s", address)
@@ -356,5 +354,12 @@ func TestNumbersGoOnFromTheLog(t *testing.T) {
 		if want := `{"n":` + strconv.FormatUint(want, 10) + `} ` + strconv.FormatUint(number, 10); seen[i] != want {
 			t.Errorf("%d: %q, want %q", i, seen[i], want)
 		}
+	}
+}
+
+func TestWithoutRedisItSaysWhatIsMissing(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	if c, err := startCluster(t.Context(), ""); !errors.Is(err, errMissing) || c != nil {
+		t.Errorf("%v, %v", c, err)
 	}
 }

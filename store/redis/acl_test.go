@@ -19,7 +19,7 @@ import (
 func TestRightsSuffice(t *testing.T) {
 	rule := strings.Replace(configured(t, "users.acl")[0], "PASSWORD", "secret", 1)
 	may := make(map[string]bool)
-	for _, word := range strings.Fields(rule) {
+	for word := range strings.FieldsSeq(rule) {
 		if command, ok := strings.CutPrefix(word, "+"); ok {
 			may[command] = true
 		}

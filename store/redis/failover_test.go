@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -143,12 +144,7 @@ func (f *follower) follow(ctx context.Context, n *node, ch eventlog.Channel, at 
 func (f *follower) has(text string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, had := range f.texts {
-		if had == text {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(f.texts, text)
 }
 
 // TestSentinelFailover: the primary is killed while two nodes publish and read. What was
