@@ -46,6 +46,8 @@ type client struct {
 	line   atomic.Uint64
 	duplex atomic.Pointer[wireclient.Duplex] // of the line under way
 
+	doing atomic.Value // a string, for people
+
 	mu   sync.Mutex
 	at   map[string]string // guarded by mu
 	seen map[string][]item // guarded by mu
@@ -97,8 +99,9 @@ func (c *client) choose() string {
 
 // An ended is the end of a line, and how long to stay away.
 type ended struct {
-	code  string
-	after time.Duration
+	code    string
+	after   time.Duration
+	instead []string // carriers
 }
 
 func (e *ended) Error() string { return e.code }
@@ -106,7 +109,7 @@ func (e *ended) Error() string { return e.code }
 // live reads one line after the other.
 func (c *client) live(ctx context.Context) {
 	for tries := 0; ctx.Err() == nil; {
-		began := time.Now()
+		began, instead := time.Now(), []string(nil)
 		err := c.read(ctx)
 		c.http.CloseIdleConnections()
 		if ctx.Err() != nil {
@@ -119,7 +122,10 @@ func (c *client) live(ctx context.Context) {
 		wait := time.Duration(c.dice.Int64N(int64(100*time.Millisecond) << min(tries, 4)))
 		tries++
 		if said, ok := errors.AsType[*ended](err); ok {
-			wait += said.after
+			instead = said.instead
+			if len(instead) == 0 {
+				wait += said.after
+			}
 			switch said.code {
 			case "superseded":
 				none := ""
@@ -128,9 +134,13 @@ func (c *client) live(ctx context.Context) {
 				wait, tries = wait/8, 0
 			}
 		}
-		if c.dice.IntN(2) == 0 {
+		switch {
+		case len(instead) > 0:
+			c.form = "session " + instead[c.dice.IntN(len(instead))]
+		case c.dice.IntN(2) == 0:
 			c.form = c.choose()
 		}
+		c.doing.Store(fmt.Sprintf("waits since %v for %v after %v", time.Since(c.run.started).Round(time.Millisecond), wait.Round(time.Millisecond), err))
 		pause(ctx, wait)
 	}
 }
@@ -157,11 +167,13 @@ func (c *client) read(ctx context.Context) error {
 	defer life.Stop()
 	dead := time.AfterFunc(3*silence, cancel)
 	defer dead.Stop()
+	c.doing.Store(fmt.Sprintf("opens %s since %v", c.form, time.Since(c.run.started).Round(time.Millisecond)))
 	stream, err := c.open(ctx)
 	if err != nil {
 		return c.over(err, &left, 0)
 	}
 	defer stream.Close()
+	c.doing.Store(fmt.Sprintf("reads %s since %v", c.form, time.Since(c.run.started).Round(time.Millisecond)))
 	for {
 		it, err := stream.Next()
 		if err != nil {
@@ -191,7 +203,7 @@ func (c *client) over(err error, left *atomic.Bool, retry time.Duration) error {
 		if r.Class == "never" {
 			c.run.faultf("%s over %s is refused for good: %v", c.name, c.form, r)
 		}
-		return &ended{r.Code, time.Duration(r.After) * time.Millisecond}
+		return &ended{r.Code, time.Duration(r.After) * time.Millisecond, r.Instead}
 	}
 	if closed, ok := errors.AsType[websocket.CloseError](err); ok && closed.Code >= 4000 {
 		code, delay, _ := strings.Cut(closed.Reason, " ")
@@ -199,10 +211,10 @@ func (c *client) over(err error, left *atomic.Bool, retry time.Duration) error {
 		if closed.Code == 4002 {
 			c.run.faultf("%s over %s is ended for good: %s", c.name, c.form, closed.Reason)
 		}
-		return &ended{code, time.Duration(ms) * time.Millisecond}
+		return &ended{code: code, after: time.Duration(ms) * time.Millisecond}
 	}
 	if retry > 0 {
-		return &ended{"retry", retry}
+		return &ended{code: "retry", after: retry}
 	}
 	return err
 }
@@ -247,7 +259,7 @@ func (c *client) take(it wireclient.Item) error {
 		if why.Class == "never" {
 			c.run.faultf("%s over %s is ended for good: %+v", c.name, c.form, why)
 		}
-		return &ended{why.Code, time.Duration(why.After) * time.Millisecond}
+		return &ended{why.Code, time.Duration(why.After) * time.Millisecond, why.Instead}
 	}
 	if !it.Event && it.Gap == nil && (!it.Opening || it.Position == "") {
 		return nil

@@ -33,6 +33,7 @@ const (
 type run struct {
 	*testing.T
 	seed    uint64
+	started time.Time
 	house   *house
 	proxy   *proxy
 	clients []*client
@@ -47,6 +48,7 @@ type run struct {
 	mu     sync.Mutex
 	counts map[string]int // guarded by mu
 	faults int            // guarded by mu
+	notes  []string       // guarded by mu
 }
 
 // A kind is a kind of trouble.
@@ -68,7 +70,7 @@ func TestNothingIsLost(t *testing.T) {
 // hears of a gap; all get the rest, and agree in the end.
 func TestWhatIsLostIsTold(t *testing.T) {
 	kind{loses: true, troubles: func(h *house) []trouble {
-		return append(h.losingTroubles(), h.keepingTroubles()...)
+		return slices.Concat(h.losingTroubles(), h.losingTroubles(), h.keepingTroubles())
 	}}.test(t)
 }
 
@@ -81,7 +83,7 @@ func TestReplicasKeepWhatIsRead(t *testing.T) {
 }
 
 func (k kind) test(t *testing.T) {
-	r := &run{T: t, seed: *seed, counts: map[string]int{}}
+	r := &run{T: t, seed: *seed, started: time.Now(), counts: map[string]int{}}
 	for r.seed == 0 {
 		r.seed = rand.Uint64()
 	}
@@ -160,13 +162,23 @@ func (r *run) trouble(ctx context.Context, k kind) {
 	r.Logf("trouble was over after %v, and all was published after %v", r.lostLast.Sub(began).Round(time.Millisecond), time.Since(began).Round(time.Millisecond))
 }
 
-// makeTrouble does one thing after the other, each of them to its end.
+// makeTrouble does one thing after the other, each of them to its end, in any order, and
+// each before it does them again.
 func (r *run) makeTrouble(ctx context.Context, who uint64, where string, troubles []trouble) {
 	dice := r.dice(who)
+	var deck []trouble
 	for pause(ctx, some(dice, time.Second)); ctx.Err() == nil; pause(ctx, some(dice, time.Second)) {
-		it := troubles[dice.IntN(len(troubles))]
+		if len(deck) == 0 {
+			deck = slices.Clone(troubles)
+			dice.Shuffle(len(deck), func(i, j int) { deck[i], deck[j] = deck[j], deck[i] })
+		}
+		it := deck[0]
+		deck = deck[1:]
 		r.count("trouble: " + it.name)
-		if err := it.do(context.WithoutCancel(ctx), dice); err != nil {
+		began := time.Since(r.started)
+		err := it.do(context.WithoutCancel(ctx), dice)
+		r.note("%6d to %6d ms: %s%s", began.Milliseconds(), time.Since(r.started).Milliseconds(), where, it.name)
+		if err != nil {
 			r.faultf("%s%s: %v", where, it.name, err)
 		}
 	}
@@ -188,7 +200,16 @@ func (r *run) last(ctx context.Context) {
 	}
 	r.eras = append(r.eras, now)
 	began := time.Now()
-	r.await(ctx, 20*time.Second, "everybody is at the head", func() bool { return r.behind() == "" })
+	r.Logf("calm since %v", time.Since(r.started).Round(time.Millisecond))
+	late := ""
+	r.await(ctx, 20*time.Second, "everybody is at the head", func() bool {
+		who := r.behind()
+		if late == "" && who != "" && time.Since(began) > 1500*time.Millisecond {
+			late = who
+			r.Logf("late: %s", late)
+		}
+		return who == ""
+	})
 	if who := r.behind(); who != "" {
 		r.faultf("not at the head: %s", who)
 	}
@@ -201,7 +222,7 @@ func (r *run) behind() string {
 	for _, c := range r.clients {
 		for _, channel := range c.channels {
 			if head := r.eras[len(r.eras)-1].events[channel].head(); c.position(channel) != head {
-				all = append(all, fmt.Sprintf("%s in %s (at %s of %s)", c.name, channel, c.position(channel), head))
+				all = append(all, fmt.Sprintf("%s in %s (at %s of %s, %s)", c.name, channel, c.position(channel), head, c.doing.Load()))
 			}
 		}
 	}
@@ -216,6 +237,13 @@ func (r *run) await(ctx context.Context, most time.Duration, what string, is fun
 			return
 		}
 	}
+}
+
+// note notes what happened, for people: it is told if the test fails.
+func (r *run) note(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.notes = append(r.notes, fmt.Sprintf(format, args...))
 }
 
 func (r *run) count(what string) {
@@ -246,6 +274,9 @@ func (r *run) report(k kind) {
 	r.Logf("%6d events at the end; %d vanished in %d losses", all, r.vanished(), len(r.eras)-1)
 	if r.faults > maxFaults {
 		r.Errorf("and %d more", r.faults-maxFaults)
+	}
+	if r.faults > 0 {
+		r.Logf("what was done:\n%s", strings.Join(r.notes, "\n"))
 	}
 	gaps := r.counts["gaps rewritten"]
 	switch {

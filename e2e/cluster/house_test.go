@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -60,20 +61,33 @@ func on(s *redistest.Server, ask func(c *goredis.Client) error) error {
 // follow makes the replica one of the primary, and waits until it has what that has.
 func (h *house) follow(ctx context.Context) error {
 	address := strings.Split(h.replication.Addr(), ":")
-	return on(h.replica, func(c *goredis.Client) error {
-		if err := c.ReplicaOf(ctx, address[0], address[1]).Err(); err != nil {
-			return err
-		}
+	err := on(h.replica, func(c *goredis.Client) error { return c.ReplicaOf(ctx, address[0], address[1]).Err() })
+	if err != nil {
+		return err
+	}
+	return told(ctx, h.replica, "master_link_status:up")
+}
+
+// told waits until a server says all of some things about itself.
+func told(ctx context.Context, s *redistest.Server, all ...string) error {
+	return on(s, func(c *goredis.Client) error {
 		for end := time.Now().Add(20 * time.Second); ; pause(ctx, 10*time.Millisecond) {
-			info, err := c.Info(ctx, "replication").Result()
-			if err == nil && strings.Contains(info, "master_link_status:up") {
+			info, err := c.Info(ctx, "replication", "persistence").Result()
+			missing := slices.DeleteFunc(slices.Clone(all), func(text string) bool { return strings.Contains(info, text) })
+			if err == nil && len(missing) == 0 {
 				return nil
 			}
 			if ctx.Err() != nil || time.Now().After(end) {
-				return fmt.Errorf("the replica does not follow: %w\n%s", err, info)
+				return fmt.Errorf("redis never says %q: %w\n%s", missing, err, info)
 			}
 		}
 	})
+}
+
+// durable waits until a primary that was a replica has on its disk what it has: until
+// then a restart loses it.
+func (h *house) durable(ctx context.Context) error {
+	return told(ctx, h.primary, "aof_enabled:1", "aof_rewrite_in_progress:0", "aof_rewrite_scheduled:0")
 }
 
 // An era is what the log held of each channel when it was lost, or at the end.
@@ -186,8 +200,16 @@ func (h *house) nodeTroubles(i int) []trouble {
 // keepingTroubles are those of Redis that lose nothing.
 func (h *house) keepingTroubles() []trouble {
 	return []trouble{
-		{"redis restarted", func(context.Context, *rand.Rand) error { return h.primary.Restart(true) }},
+		{"redis restarted", func(ctx context.Context, _ *rand.Rand) error {
+			if err := h.durable(ctx); err != nil {
+				return err
+			}
+			return h.primary.Restart(true)
+		}},
 		{"redis killed", func(ctx context.Context, dice *rand.Rand) error {
+			if err := h.durable(ctx); err != nil {
+				return err
+			}
 			if err := h.primary.Kill(); err != nil {
 				return err
 			}
@@ -214,7 +236,6 @@ func (h *house) keepingTroubles() []trouble {
 func (h *house) losingTroubles() []trouble {
 	return []trouble{
 		{"failover", h.failover},
-		{"failover", h.failover},
 		{"flushed", h.flush},
 		{"redis killed, its data gone", h.wipe},
 	}
@@ -223,9 +244,12 @@ func (h *house) losingTroubles() []trouble {
 // failover promotes a replica that lacks what was written last, and makes the old
 // primary a replica with nothing of its own.
 func (h *house) failover(ctx context.Context, dice *rand.Rand) error {
+	if err := told(ctx, h.replica, "master_link_status:up"); err != nil {
+		return err
+	}
 	h.replication.Cut()
 	pause(ctx, some(dice, 500*time.Millisecond))
-	if err := h.primary.Kill(); err != nil {
+	if err := h.die(); err != nil {
 		return err
 	}
 	pause(ctx, some(dice, 300*time.Millisecond))
@@ -237,18 +261,46 @@ func (h *house) failover(ctx context.Context, dice *rand.Rand) error {
 	for _, link := range h.links {
 		link.Retarget(h.primary.Addr())
 	}
+	h.restore()
 	h.replication.Retarget(h.primary.Addr())
 	h.replication.Restore()
-	if err := old.Restart(true); err != nil { // to see what it held
-		return err
-	}
-	if err := h.lost(ctx, old, "a failover"); err != nil {
-		return err
-	}
-	if err := old.Restart(false); err != nil {
+	if err := h.bury(ctx, old, "a failover"); err != nil {
 		return err
 	}
 	return h.follow(ctx)
+}
+
+// die is what nodes see of a primary that is killed. The process is only stopped, so
+// that it can be seen what it had.
+func (h *house) die() error {
+	err := h.primary.Pause()
+	for _, link := range h.links {
+		link.Cut()
+	}
+	return err
+}
+
+func (h *house) restore() {
+	for _, link := range h.links {
+		link.Restore()
+	}
+}
+
+// bury notes what was lost with a primary to which no way leads, and starts it anew with
+// nothing.
+func (h *house) bury(ctx context.Context, s *redistest.Server, how string) error {
+	if err := s.Resume(); err != nil {
+		return err
+	}
+	e, err := look(ctx, s, how)
+	if err != nil {
+		return fmt.Errorf("what was lost in %s: %w", how, err)
+	}
+	h.run.eras = append(h.run.eras, e)
+	if err := s.Kill(); err != nil {
+		return err
+	}
+	return s.Restart(false)
 }
 
 // flush takes all that there is, under nodes that stay connected.
@@ -256,48 +308,44 @@ func (h *house) flush(ctx context.Context, _ *rand.Rand) error {
 	for _, link := range h.links {
 		link.Hang()
 	}
-	pause(ctx, 30*time.Millisecond) // what was under way is done
-	err := h.lost(ctx, h.primary, "a flush")
-	if err == nil {
-		err = on(h.primary, func(c *goredis.Client) error { return c.FlushAll(ctx).Err() })
-	}
-	for _, link := range h.links {
-		link.Restore()
-	}
+	err := on(h.primary, func(c *goredis.Client) error { return h.flushAsSeen(ctx, c) })
+	h.restore()
 	return err
+}
+
+// flushAsSeen flushes what was looked at: what is still under way makes it look again.
+func (h *house) flushAsSeen(ctx context.Context, c *goredis.Client) error {
+	const script = `
+		local function written() return string.match(redis.call('INFO', 'replication'), 'master_repl_offset:(%d+)') end
+		if ARGV[1] == written() then redis.call('FLUSHALL') end
+		return written()`
+	for at := ""; ; {
+		e, err := look(ctx, h.primary, "a flush")
+		if err != nil {
+			return err
+		}
+		now, err := c.Eval(ctx, script, nil, at).Text()
+		if err != nil {
+			return err
+		}
+		if left, err := c.DBSize(ctx).Result(); err != nil || left == 0 {
+			h.run.eras = append(h.run.eras, e)
+			return err
+		}
+		at = now
+	}
 }
 
 // wipe is a crash after which Redis comes back without its data.
 func (h *house) wipe(ctx context.Context, _ *rand.Rand) error {
-	if err := h.primary.Kill(); err != nil {
+	if err := h.die(); err != nil {
 		return err
 	}
-	for _, link := range h.links {
-		link.Cut()
+	defer h.restore()
+	if err := h.bury(ctx, h.primary, "a crash without data"); err != nil {
+		return err
 	}
-	err := h.primary.Restart(true)
-	if err == nil {
-		err = h.lost(ctx, h.primary, "a crash without data")
-	}
-	if err == nil {
-		err = h.primary.Restart(false)
-	}
-	for _, link := range h.links {
-		link.Restore()
-	}
-	return err
-}
-
-// lost notes an era that has ended.
-func (h *house) lost(ctx context.Context, s *redistest.Server, how string) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-	defer cancel()
-	e, err := look(ctx, s, how)
-	if err != nil {
-		return fmt.Errorf("what was lost in %s: %w", how, err)
-	}
-	h.run.eras = append(h.run.eras, e)
-	return nil
+	return h.follow(ctx)
 }
 
 // heal ends what was done to links, and has all nodes run.
