@@ -17,7 +17,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/throughline/throughline/eventlog"
 	"github.com/throughline/throughline/internal/wireclient"
+	"github.com/throughline/throughline/server"
+	"github.com/throughline/throughline/transport"
 )
 
 // TestMain is a node where the program under test has started itself as one.
@@ -354,6 +357,26 @@ func TestNumbersGoOnFromTheLog(t *testing.T) {
 		if want := `{"n":` + strconv.FormatUint(want, 10) + `} ` + strconv.FormatUint(number, 10); seen[i] != want {
 			t.Errorf("%d: %q, want %q", i, seen[i], want)
 		}
+	}
+}
+
+// A node that can't welcome a page because Redis is away sends it away for a while, and
+// not for good.
+func TestNoWelcomeIsNoRefusalForGood(t *testing.T) {
+	log := eventlog.NewMemory(eventlog.MemoryOptions{})
+	srv, err := server.New(server.Options{Log: log, Authorize: authorize})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = srv.Close() })
+	who := server.Client{Identity: server.Identity{Subject: "page-1"}}
+	if err := welcome(t.Context(), srv, "node 1", who); err != nil {
+		t.Error(err)
+	}
+	_ = log.Close()
+	err = welcome(t.Context(), srv, "node 1", who)
+	if refusal, ok := errors.AsType[*transport.Refusal](err); !ok || refusal.Class != transport.Later {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/throughline/throughline/eventlog"
 	"github.com/throughline/throughline/server"
 	"github.com/throughline/throughline/store/redis"
+	"github.com/throughline/throughline/transport"
 )
 
 const (
@@ -139,6 +140,9 @@ func welcome(ctx context.Context, srv *server.Server, name string, who server.Cl
 	if err != nil {
 		return err
 	}
-	_, err = srv.Publish(ctx, ownPrefix+who.Subject, server.Message{Type: "welcome", Data: data})
-	return err
+	if _, err = srv.Publish(ctx, ownPrefix+who.Subject, server.Message{Type: "welcome", Data: data}); err != nil {
+		// Any other error is a no for good. This one says to come back.
+		return transport.RefuseFor(time.Second, transport.CodeUnavailable, "Redis does not answer").Because(err)
+	}
+	return nil
 }
