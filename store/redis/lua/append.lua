@@ -29,7 +29,10 @@ if id ~= '' then
       forget(tonumber(ARGV[14]), 100)
       if full() then return {'busy'} end
     end
-    if m then m.producers = tonumber(redis.call('HGET', c.meta, 'producers') or 0) end
+    if m then
+      m.producers = tonumber(redis.call('HGET', c.meta, 'producers') or 0)
+      m.was.producers = m.producers
+    end
   end
 end
 
@@ -47,7 +50,7 @@ if not m then
   local birth = place(c, g, g.secret)
   m = {
     head = 0, mark = birth, sum = 0, base = 0, basemark = birth, basesum = 0, birth = birth, birthbefore = place(c, g, g.before),
-    time = 0, producers = 0,
+    time = 0, producers = 0, was = {},
   }
   redis.call('DEL', c.events, c.producers) -- left alone by what took the rest, if anything is
 end
@@ -63,7 +66,7 @@ m.time = math.max(m.time, now) -- a clock that was set back stands still
 for i = FIRST, #ARGV, 3 do
   local mark, size = g.log * LOGBIT + tonumber(ARGV[i]), tonumber(ARGV[i + 1])
   m.head, m.sum = m.head + 1, m.sum + size
-  local header = str(mark) .. ' ' .. str(m.mark) .. ' ' .. str(m.time) .. ' ' .. str(m.sum) .. ' ' .. str(size)
+  local header = string.format('%.0f %.0f %.0f %.0f %d', mark, m.mark, m.time, m.sum, size)
   redis.call('XADD', c.events, str(m.head) .. '-0', 'h', header, 'b', ARGV[i + 2])
   m.mark = mark
 end
@@ -106,9 +109,10 @@ end
 
 local fields = {}
 for _, field in ipairs(FIELDS) do
-  if m[field] then
-    table.insert(fields, field)
-    table.insert(fields, str(m[field]))
+  local value = m[field]
+  if value and value ~= m.was[field] then
+    fields[#fields + 1] = field
+    fields[#fields + 1] = str(value)
   end
 end
 redis.call('HSET', c.meta, unpack(fields))

@@ -49,9 +49,13 @@ local FIELDS = {
 local function load(c)
   local values = redis.call('HMGET', c.meta, unpack(FIELDS))
   if not values[1] then return nil end
-  local m = {}
-  for i, field in ipairs(FIELDS) do m[field] = tonumber(values[i]) end
+  local m, was = {}, {}
+  for i, field in ipairs(FIELDS) do
+    local value = tonumber(values[i])
+    m[field], was[field] = value, value
+  end
   m.producers = m.producers or 0
+  m.was = was -- what is there
   return m
 end
 
