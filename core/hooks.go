@@ -122,13 +122,14 @@ func (e *Engine) guard(name string, who Client, call func() error) (err error) {
 }
 
 // answerOf turns the error of a function that says yes or no into a refusal
-// for the client: a question that was broken off is no answer.
+// for the client: a question that was broken off is no answer, nor is that the log or
+// the store, which a function may use, can't be asked.
 func (e *Engine) answerOf(ctx context.Context, err error, format string, args ...any) error {
 	refusal, ok := errors.AsType[*transport.Refusal](err)
 	switch {
 	case err == nil, ok && FitCode(refusal.Code):
 		return err
-	case errors.Is(err, errPanicked), ctx.Err() != nil:
+	case errors.Is(err, errPanicked), ctx.Err() != nil, errors.Is(err, eventlog.ErrUnavailable), errors.Is(err, session.ErrUnavailable):
 		return e.refusal(err)
 	}
 	return transport.Refuse(transport.CodeForbidden, format, args...).Because(err)

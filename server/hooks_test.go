@@ -17,6 +17,7 @@ import (
 	"github.com/throughline/throughline/eventlog"
 	"github.com/throughline/throughline/internal/wireclient"
 	"github.com/throughline/throughline/server"
+	"github.com/throughline/throughline/session"
 	"github.com/throughline/throughline/transport"
 )
 
@@ -160,6 +161,22 @@ func TestHooksRefuse(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// TestHookThatCouldNotAsk: a function that hands on that the log or the store can't be
+// asked has refused nobody for good.
+func TestHookThatCouldNotAsk(t *testing.T) {
+	for _, err := range []error{eventlog.ErrUnavailable, session.ErrUnavailable} {
+		inBubble(t, server.Options{Authorize: allow, Authenticate: byHeader, OnConnect: func(context.Context, server.Client) (server.Welcome, error) {
+			return server.Welcome{}, fmt.Errorf("telling others: %w", err)
+		}}, func(w *world) {
+			for _, carrier := range sessionCarriers {
+				if got := w.refusedWith(carrier, "ann"); got != "unavailable" {
+					t.Errorf("%s, %v: refused with %q", carrier, err, got)
+				}
+			}
+		})
 	}
 }
 
