@@ -232,6 +232,7 @@ func (b *bells) ring(bell string, within time.Duration) {
 	switch {
 	case t == nil:
 	case within == 0:
+		t.fresh.ring()
 		b.log.wake(t)
 	default:
 		time.AfterFunc(rand.N(within), func() { b.log.wake(t) })

@@ -19,10 +19,12 @@ type rounds[V any] struct {
 
 	mu            sync.Mutex
 	running, next *round[V] // guarded by mu
+	many          int       // guarded by mu: of the last round, or half of those before
+	due           int       // guarded by mu: so many may ask without being a crowd
 }
 
 type round[V any] struct {
-	joined int // guarded by rounds.mu
+	joined int // guarded by rounds.mu: those that were not due
 
 	// Set before done is closed.
 	value V
@@ -31,11 +33,19 @@ type round[V any] struct {
 }
 
 const (
-	// crowd is how many have to ask at once so that the next round waits for more of
-	// them, for crowdPause.
+	// crowd is how many have to come within crowdPause so that rounds are that far
+	// apart. After a round of fewer the next one waits for a part of it: if many come
+	// one by one, it finds more.
 	crowd      = 16
 	crowdPause = 100 * time.Millisecond
 )
+
+// ring says that there is news, which some will ask for now.
+func (r *rounds[V]) ring() {
+	r.mu.Lock()
+	r.due = crowd / 4
+	r.mu.Unlock()
+}
 
 func (r *rounds[V]) ask(ctx context.Context) (value V, err error) {
 	r.mu.Lock()
@@ -43,7 +53,11 @@ func (r *rounds[V]) ask(ctx context.Context) (value V, err error) {
 		r.next = &round[V]{done: make(chan struct{})}
 	}
 	this := r.next
-	this.joined++
+	if r.due > 0 {
+		r.due--
+	} else {
+		this.joined++
+	}
 	if r.running == nil {
 		r.running, r.next = r.next, nil
 		if !r.log.spawn(r.run) {
@@ -70,10 +84,10 @@ func (r *rounds[V]) run() {
 		this.value, this.err = r.do()
 		close(this.done)
 		r.mu.Lock()
-		many := this.joined >= crowd
-		if many && r.next == nil || many && r.next.joined < crowd {
+		if r.many = min(max(this.joined, r.many/2), crowd); r.many > 1 {
+			pause := crowdPause * time.Duration(r.many) / crowd
 			r.mu.Unlock()
-			r.log.sleep(crowdPause)
+			r.log.sleep(pause)
 			r.mu.Lock()
 		}
 		r.running, r.next = r.next, nil
