@@ -9,6 +9,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/throughline/throughline/conformance"
@@ -36,6 +37,8 @@ type client struct {
 	lines   int // opened so far
 	tries   int // to open one
 	quota   int // events that one which stalls still reads of its line
+
+	there atomic.Bool // it had a line where lines are opened now
 
 	mu    sync.Mutex
 	conn  *net.TCPConn // guarded by mu: nil between two lines
@@ -111,6 +114,7 @@ func (c *client) read(ctx context.Context) error {
 		if !opened && it.Kind != isOpen && it.Kind != isBeat {
 			opened = true
 			c.lines++
+			c.there.Store(true)
 			c.fleet.open.Add(1)
 			c.fleet.opened.Add(1)
 			until = c.behave()

@@ -65,9 +65,10 @@ type fleet struct {
 	opened atomic.Int64 // lines that were opened so far
 	beats  atomic.Int64 // heartbeats that came
 
-	mu       sync.Mutex
-	expected bool           // guarded by mu: lines are cut on purpose
-	why      map[string]int // guarded by mu: why lines ended that should not have
+	mu        sync.Mutex
+	expected  bool           // guarded by mu: lines are cut on purpose
+	elsewhere string         // guarded by mu: where lines are opened, if not where the plan says
+	why       map[string]int // guarded by mu: why lines ended that should not have
 	// Guarded by mu: why lines ended, or could not be opened, since they were cut.
 	meanwhile map[string]int
 }
@@ -80,6 +81,8 @@ func fleetRole(ctx context.Context, in io.Reader, out io.Writer) error {
 		"connect":  on(f.connect),
 		"standing": on(f.standing),
 		"cut":      on(f.cut),
+		"move":     on(f.move),
+		"moved":    on(f.moved),
 		"returned": on(f.returned),
 		"learn":    on(f.learn),
 		"slice":    on(f.slice),
@@ -182,6 +185,49 @@ func (f *fleet) cut(context.Context, none) (int64, error) {
 		}
 	}
 	return opened, nil
+}
+
+// move has lines be opened elsewhere from now on.
+func (f *fleet) move(_ context.Context, addr string) (none, error) {
+	for _, c := range f.clients {
+		c.there.Store(false)
+	}
+	f.mu.Lock()
+	f.expected, f.elsewhere = true, addr
+	f.mu.Unlock()
+	return none{}, nil
+}
+
+// moved waits until all have had a line there.
+func (f *fleet) moved(ctx context.Context, patience time.Duration) (homecoming, error) {
+	began := now()
+	missing := 0
+	for deadline := now() + patience; ; pause(ctx, 5*time.Millisecond) {
+		missing = 0
+		for _, c := range f.clients {
+			if !c.there.Load() {
+				missing++
+			}
+		}
+		if missing == 0 || now() > deadline {
+			break
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.expected = false
+	h := homecoming{now() - began, f.meanwhile}
+	if missing > 0 {
+		return h, fmt.Errorf("%d clients are not back after %v", missing, patience)
+	}
+	return h, nil
+}
+
+// addr is where lines are opened.
+func (f *fleet) addr() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return cmp.Or(f.elsewhere, f.plan.Addr)
 }
 
 // A returning says what to wait for.

@@ -49,7 +49,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := enoughFiles(max(s.Idle, s.Storm, 2*s.Clients, s.Slow.Clients)); err != nil {
+	if err := enoughFiles(max(s.Idle, s.Storm, s.Resume, 2*s.Clients, s.Slow.Clients)); err != nil {
 		return err
 	}
 	t := &trials{settings: s, out: os.Stdout}

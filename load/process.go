@@ -111,6 +111,7 @@ func stepBack(role string) {
 type process struct {
 	role string
 	stop func() // ends it and waits
+	kill func() // ends it as a crash does, and waits
 
 	mu   sync.Mutex // one order at a time
 	to   *json.Encoder
@@ -144,7 +145,11 @@ func start(ctx context.Context, role string) (*process, error) {
 		cancel()       // nothing of it is worth waiting for
 		_ = cmd.Wait() // it was killed
 	})
-	return &process{role: role, stop: stop, to: json.NewEncoder(in), from: json.NewDecoder(out)}, nil
+	kill := func() {
+		_ = cmd.Process.Kill()
+		stop()
+	}
+	return &process{role: role, stop: stop, kill: kill, to: json.NewEncoder(in), from: json.NewDecoder(out)}, nil
 }
 
 // ask has a process do something, and returns what it says.

@@ -20,16 +20,19 @@ import (
 
 // A servePlan says what server to be.
 type servePlan struct {
-	Heartbeat time.Duration // 0: the default
-	Serial    bool          // the one that writes to all from one goroutine
-	Unlimited bool          // as often as they like
-	Verbose   bool
-	Windows   windows
+	Heartbeat  time.Duration // 0: the default
+	Serial     bool          // the one that writes to all from one goroutine
+	Unlimited  bool          // as often as they like
+	Handshakes int           // Options.MaxHandshakes; 0: the default
+	Verbose    bool
+	Windows    windows
 
 	// What the log may hold, of whatever age; 0: the defaults.
 	LogBytes int64
 	// Memory is Options.MemoryLimit; 0: the default.
 	Memory int64
+	// Redis is the address of the Redis that has the log; empty: it is in memory.
+	Redis string
 	// Wall is what ends a process that takes more.
 	Wall wall
 }
@@ -46,6 +49,7 @@ type served struct {
 	listener  net.Listener
 	publisher *publisher
 	lines     lineCounter
+	asked     asked        // of Redis
 	peak      atomic.Int64 // the highest RSS since it was last told
 }
 
@@ -58,6 +62,7 @@ func serveRole(ctx context.Context, in io.Reader, out io.Writer) error {
 		"pause":   on(s.pause),
 		"facts":   on(s.facts),
 		"told":    on(s.told),
+		"asked":   on(s.asked.told),
 		"measure": on(s.measure),
 		"settle":  on(s.settle),
 	}.obey(ctx, in, out)
@@ -77,6 +82,11 @@ func (s *served) serve(ctx context.Context, p servePlan) (addr string, err error
 		o.Log = eventlog.NewMemory(eventlog.MemoryOptions{MaxBytes: p.LogBytes, Retain: func(eventlog.Channel) eventlog.Retention {
 			return eventlog.Retention{Events: -1, Bytes: -1}
 		}})
+	}
+	if p.Redis != "" {
+		if o.Log, err = s.asked.open(ctx, p.Redis, o.Logger); err != nil {
+			return "", err
+		}
 	}
 	if p.Serial {
 		o.Transports = serialTransports(ctx)
@@ -115,6 +125,7 @@ func options(p servePlan, logger *slog.Logger) server.Options {
 			return errors.New("this is for readers")
 		},
 		AddressRates:  rates,
+		MaxHandshakes: p.Handshakes,
 		Logger:        logger,
 		MemoryLimit:   p.Memory,
 		WriteTimeout:  p.Windows.WriteTimeout,

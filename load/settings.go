@@ -12,7 +12,7 @@ import (
 )
 
 // The trials, in order.
-var trialNames = []string{"idle", "bad", "serial", "churn", "storm", "slow", "wall"}
+var trialNames = []string{"idle", "bad", "serial", "churn", "storm", "resume", "slow", "wall"}
 
 // Settings are what a run is made of.
 type settings struct {
@@ -36,6 +36,7 @@ type settings struct {
 
 	Cycles int // of connecting and disconnecting
 	Storm  int // clients that are cut at once
+	Resume int // clients whose node is killed
 
 	Slow slowSettings
 
@@ -68,7 +69,7 @@ func full() settings {
 	return settings{
 		Idle: 10_000, Heartbeat: 5 * time.Second,
 		Clients: 1000, Bad: 5, Pace: 20, Run: time.Minute, Pairs: 5, Slice: 8 * time.Second, Settle: 2 * time.Second, Target: 1.2, Gate: 1.2,
-		Cycles: 10_000, Storm: 10_000,
+		Cycles: 10_000, Storm: 10_000, Resume: 10_000,
 		Slow: slowSettings{
 			Clients: 10_000, Pace: 1, Backlog: 2000, Modems: 500, Away: 10 * time.Second, Run: time.Minute, Pairs: 5, Stalls: 11, Slice: 8 * time.Second, Settle: 4 * time.Second, Gate: 1.2, Cost: 1.1,
 			Windows: windows{WriteTimeout: 10 * time.Second, LagWindow: 10 * time.Second, EvictionDelay: 5 * time.Second, MaxEvictionDelay: 20 * time.Second, LaggardBytes: 64 << 20},
@@ -81,7 +82,7 @@ func full() settings {
 func (s settings) quick() settings {
 	s.Idle, s.Heartbeat = 2000, 2*time.Second
 	s.Run, s.Pairs, s.Slice, s.Settle, s.Gate = 15*time.Second, 3, 3*time.Second, time.Second, 1.5
-	s.Storm = 2000
+	s.Storm, s.Resume = 2000, 2000
 	s.Slow = slowSettings{
 		Clients: 2000, Pace: 10, Backlog: 2000, Away: 2 * time.Second, Pairs: 3, Slice: 1300 * time.Millisecond, Settle: 1500 * time.Millisecond, Gate: 1.5, Cost: 1.5,
 		Windows: windows{WriteTimeout: time.Second, LagWindow: time.Second, EvictionDelay: time.Second, MaxEvictionDelay: 2 * time.Second, LaggardBytes: 4 << 20},
@@ -116,6 +117,7 @@ func parseSettings(args []string, out io.Writer) (settings, error) {
 	f.BoolVar(&s.Serial, "serial", false, "have trial bad try a build that writes to all clients from one goroutine")
 	f.IntVar(&s.Cycles, "cycles", s.Cycles, "connections that are made and left")
 	f.IntVar(&s.Storm, "storm", s.Storm, "clients that are cut at once")
+	f.IntVar(&s.Resume, "resume", s.Resume, "clients whose node is killed, and that resume on another one")
 	f.IntVar(&s.Slow.Clients, "slow", s.Slow.Clients, "clients of trial slow: 10 % stall, 10 % flap, 5 % are at modem speed")
 	f.Float64Var(&s.Slow.Pace, "slow-pace", s.Slow.Pace, "events a second of each channel there")
 	f.DurationVar(&s.Slow.Away, "slow-away", s.Slow.Away, "how long those at most are away there who flap")
@@ -150,6 +152,7 @@ func (s settings) check() error {
 		{"pairs", float64(s.Pairs), 0, 100},
 		{"cycles", float64(s.Cycles), 100, 1_000_000},
 		{"storm", float64(s.Storm), 1, 50_000},
+		{"resume", float64(s.Resume), 1, 50_000},
 		{"slow", float64(s.Slow.Clients), 100, 20_000},
 		{"slow-pace", s.Slow.Pace, 0.5, 100},
 		{"slow-run", s.Slow.Run.Seconds(), 0, 600},

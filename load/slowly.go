@@ -237,7 +237,7 @@ func (c *client) dial(ctx context.Context) (*net.TCPConn, error) {
 	if c.manner == modem {
 		kind = narrow
 	}
-	return dial(ctx, c.fleet.plan.Addr, c.from, kind)
+	return dial(ctx, c.fleet.addr(), c.from, kind)
 }
 
 // wire is what it reads a connection by.

@@ -58,6 +58,8 @@ func (t *trials) one(ctx context.Context, name string) error {
 		err = t.churn(ctx)
 	case "storm":
 		err = t.storm(ctx)
+	case "resume":
+		err = t.resume(ctx)
 	case "slow":
 		err = t.slowly(ctx)
 	case "wall":
