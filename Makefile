@@ -75,18 +75,20 @@ conformance: ## the suites clause by clause, on the terminal and in build/confor
 fuzz: ## each fuzz target for $(FUZZ)
 	tools/fuzz.sh $(FUZZ) $$($(GO) list ./... | grep -v /e2e)
 
-bench: ## against a bare write and centrifuge, about 3 minutes; the logs, in memory and in a file, another 4
+bench: ## against a bare write and centrifuge, and in Redis, about 6 minutes; the logs, in memory and in a file, another 4
 	cd bench && $(GO) run .
+	cd bench && $(GO) run . redis
 	$(GOTEST) -run '^$$' -bench 'Retained|BenchmarkAppend|BenchmarkFile|BenchmarkChannels' ./eventlog ./store/bolt
 
-bench-quick: ## the same in under a minute
+bench-quick: ## the same in under a minute and a half
 	cd bench && $(GO) run . -quick
+	cd bench && $(GO) run . redis -quick
 
 load: bench ## what takes minutes: the benchmark in full, 10,000 clients, 1000 beside bad ones, 10,000 of whom some are slow, and $(SEEDS) random schedules
 	cd load && $(GO) run .
 	$(GOTEST) -count=1 -timeout 20m -run '$(RANDOM_SCHEDULES)' ./breaker ./server ./conformance -seeds $(SEEDS)
 
-load-quick: ## 2000 clients, 1000 beside bad ones, and 2000 of whom some are slow, in 2 min
+load-quick: ## 2000 clients, also with their node killed, 1000 beside bad ones, and 2000 of whom some are slow, in 2 min
 	cd load && $(GO) run . -quick
 
 chaos: ## random schedules of cuts, carriers, trims and stalls, under the race detector
