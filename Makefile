@@ -13,11 +13,14 @@ SEEDS   ?= 500
 HOURS := ^(TestNoHealthyReaderIsEvicted|TestReturnAfterAnHour)$$
 # What proves the suites themselves: for make conformance.
 SUITES := ^(TestSuiteCatches|TestSchedulesCatch|TestControlServers)
+# Suites that make conformance runs, too: there without the race detector, with which
+# they take minutes (make chaos).
+TWICE := ^(TestServerConformance|TestConformance)$$
 # Damaged files, on which the race detector ends the program.
 DAMAGE := ^(TestDamage|TestPowerFailsWithoutSync)$$
 RANDOM_SCHEDULES := ^(TestSchedules|TestUpstreamIsOnceInOrder|TestNoHealthyReaderIsEvicted|TestClientsByFacts)$$
 
-.PHONY: all fmt lint test unit client e2e conformance fuzz bench bench-quick load load-quick chaos screenshots build
+.PHONY: all fmt lint test unit client e2e stores conformance fuzz bench bench-quick load load-quick chaos screenshots build
 
 all: lint test
 
@@ -33,16 +36,21 @@ lint: ## vet, also for macOS and Windows, golangci-lint, module files
 	cd load && $(GO) mod tidy -diff && $(GO) vet ./...
 	cd docs/grafana && $(GO) mod tidy -diff && $(GOTEST) ./...
 
-# Everything that needs no minute-long run. Under 5 minutes.
-test: unit client e2e
+# Everything that needs no minute-long run. Under 6 minutes.
+test: unit client stores e2e
 
 unit: ## Go tests, but for those that need a browser or a proxy, and what proves the suites (make conformance)
 	@command -v ip >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq iproute2 >&2; } || echo "missing: ip, install with: apt-get install iproute2"
-	$(GOTEST) -race -skip '$(HOURS)|$(SUITES)' $$($(GO) list ./... | grep -v /e2e)
+	$(GOTEST) -race -skip '$(HOURS)|$(SUITES)|$(TWICE)' $$($(GO) list ./... | grep -v -e /e2e -e /store/redis -e /examples/cluster -e /internal/redistest)
 	$(GOTEST) -run '$(HOURS)' ./server
 	$(GOTEST) -run '$(DAMAGE)' ./store/bolt
 	cd bench && $(GOTEST) ./...
 	cd load && $(GOTEST) ./...
+
+stores: ## what needs real Redis, but for the suites (make conformance): replay, trouble, failovers, and three nodes that are killed
+	@command -v redis-server >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq redis-server redis-sentinel >&2; } || echo "missing: redis-server, install with: apt-get install redis-server"
+	$(GOTEST) -race -skip 'Conformance' ./store/redis ./internal/redistest ./examples/cluster
+	$(GOTEST) -count=1 ./e2e/cluster
 
 client: client-js/node_modules ## the JavaScript client: types, tests, size, and that the committed bundle is its own
 	cd client-js && npm run --silent check && npm test --silent && npm run --silent size && npm run --silent verify
@@ -65,7 +73,7 @@ BITE ?= -all
 
 conformance: ## the suites clause by clause, on the terminal and in build/conformance.html; parts broken on purpose; the model
 	@mkdir -p build
-	{ $(GOTEST) -count=1 -json -run 'Conformance|TestContract' ./conformance ./eventlog ./session ./sse ./ws ./longpoll ./store/bolt ./examples/ndjson || failed=1; \
+	{ $(GOTEST) -count=1 -json -run 'Conformance|TestContract' ./conformance ./eventlog ./session ./sse ./ws ./longpoll ./store/bolt ./store/redis ./examples/ndjson || failed=1; \
 	  $(GOTEST) -count=1 -json -timeout 20m -run '$(SUITES)' ./conformance $(BITE) || failed=1; \
 	  $(GOTEST) -count=1 -json -run '^TestSchedules$$' ./conformance -seeds 1000 || failed=1; \
 	  $(GOTEST) -count=1 -json -run '^TestPowerFails' ./store/bolt -crashes 200 || failed=1; \
@@ -93,6 +101,7 @@ load-quick: ## 2000 clients, also with their node killed, 1000 beside bad ones, 
 
 chaos: ## random schedules of cuts, carriers, trims and stalls, under the race detector
 	$(GOTEST) -race -count=1 -timeout 30m -run '$(RANDOM_SCHEDULES)' ./breaker ./server ./conformance -seeds $(SEEDS)
+	$(GOTEST) -race -count=1 -timeout 30m -run 'Conformance' ./conformance ./store/redis
 
 screenshots: ## redo the pictures of the chat in docs/
 	sh e2e/setup.sh
