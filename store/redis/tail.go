@@ -127,8 +127,14 @@ func (t *tail) take(kind string, s seen, entries []entry) (news bool, err error)
 		t.entries = append(t.entries, entries...)
 	} else {
 		slices.Reverse(entries)
-		t.entries = unbroken(entries)
-		t.base = s.head
+		entries = unbroken(entries)
+		t.base, t.entries, t.bytes = s.head, entries, 0
+		if len(entries) > 0 {
+			t.base = entries[0].before()
+		}
+	}
+	for i := range entries {
+		t.bytes += int64(entries[i].Size())
 	}
 	t.known, t.seen = true, s
 	t.cut()
@@ -158,26 +164,17 @@ func unbroken(entries []entry) []entry {
 
 // cut drops what the log trimmed, and what is too much.
 func (t *tail) cut() {
-	room := t.log.o.TailBytes / tailParts
-	t.bytes = 0
-	first := len(t.entries)
-	for first > 0 {
-		e := &t.entries[first-1]
-		size := int64(e.Size())
-		if e.At.Offset <= t.seen.base.at.Offset || t.bytes+size > room {
+	room, n := t.log.o.TailBytes/tailParts, 0
+	for ; n < len(t.entries); n++ {
+		e := &t.entries[n]
+		if e.At.Offset > t.seen.base.at.Offset && t.bytes <= room {
 			break
 		}
-		t.bytes += size
-		first--
+		t.bytes -= int64(e.Size())
+		t.base = e.place()
 	}
-	if first < len(t.entries) {
-		t.base = t.entries[first].before()
-	} else if len(t.entries) > 0 {
-		t.base = t.end()
-	}
-	if first > 0 {
-		t.entries = slices.Clone(t.entries[first:])
-	}
+	clear(t.entries[:n]) // the array must not keep their data alive
+	t.entries = t.entries[n:]
 }
 
 // shed drops all events, to make room for others. Called without mu held.
