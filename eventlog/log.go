@@ -240,10 +240,20 @@ var (
 // says nothing about what the log holds.
 var ErrUnavailable = errors.New("eventlog: unavailable")
 
-// ErrNotDurable is wrapped, beside [ErrUnavailable], by the error of an append that
-// a log could not make as durable as it has to be, though it can be asked otherwise:
-// the batch may be read later.
-var ErrNotDurable = errors.New("eventlog: not as durable as it has to be")
+// Errors of an append that wrap [ErrUnavailable] and say more. A log that is asked
+// for something else may well answer.
+var (
+	// ErrNotDurable: the batch could not be made as durable as it has to be. It may
+	// be read later.
+	ErrNotDurable = fmt.Errorf("%w: not as durable as it has to be", ErrUnavailable)
+	// ErrFull: there is no room for it.
+	ErrFull = fmt.Errorf("%w: there is no room for more", ErrUnavailable)
+)
+
+// ErrNotAppended is wrapped, beside [ErrUnavailable], by the error of an append that
+// certainly was not done. Without it nobody knows; a batch with a producer may be
+// repeated in any case.
+var ErrNotAppended = errors.New("eventlog: not appended")
 
 // Expectation is the error of an append whose Expect is not the head.
 type Expectation struct {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/throughline/throughline/breaker"
@@ -32,7 +33,8 @@ type dependency struct {
 	rule    *askRule
 	refuse  func(*breaker.NotAsked) error
 	metrics *metrics
-	blames  *blames // of those whose calls fail; nil: that is not looked at
+	blames  *blames                // of those whose calls fail; nil: that is not looked at
+	last    *atomic.Pointer[error] // of the calls that failed
 }
 
 // An askRule says what is a failure.
@@ -60,6 +62,14 @@ func (d *dependency) askFor(ctx context.Context, who string, call func() error) 
 		d.metrics.notAsked.WithLabelValues(d.name).Inc()
 		if not, ok := errors.AsType[*breaker.NotAsked](err); ok {
 			return d.refuse(not)
+		}
+		return err
+	}
+	asked := call
+	call = func() error {
+		err := asked()
+		if err != nil {
+			d.last.Store(&err)
 		}
 		return err
 	}
@@ -163,12 +173,13 @@ func (ds *dependencies) serve(name string, answered func(error) bool, unavailabl
 		}
 		return breaker.Failed
 	}
-	return ds.add(&dependency{
-		name:    name,
-		breaker: ds.breaker(name, "", ds.o.FailuresInARow),
-		rule:    &askRule{judge: judge, haste: ds.short, trial: trialTime},
-		refuse:  func(not *breaker.NotAsked) error { return fmt.Errorf("%w: %w", unavailable, not) },
-	})
+	d := &dependency{
+		name:   name,
+		rule:   &askRule{judge: judge, haste: ds.short, trial: trialTime},
+		refuse: func(not *breaker.NotAsked) error { return fmt.Errorf("%w: %w", unavailable, not) },
+	}
+	ds.guard(d, "", ds.o.FailuresInARow)
+	return ds.add(d)
 }
 
 func (ds *dependencies) add(d *dependency) *dependency {
@@ -178,12 +189,18 @@ func (ds *dependencies) add(d *dependency) *dependency {
 	return d
 }
 
-// breaker makes one that tells of its changes. call is the name of a call, or
-// empty.
-func (ds *dependencies) breaker(name, call string, inARow int) *breaker.Dependency {
-	return breaker.NewDependency(breaker.DependencyOptions{FailuresInARow: inARow, OpenFor: ds.o.OpenFor, Changed: func(c breaker.Change) {
+// guard gives a dependency its breaker, which tells of its changes. call is the name of
+// a call, or empty.
+func (ds *dependencies) guard(d *dependency, call string, inARow int) {
+	name, last := d.name, new(atomic.Pointer[error])
+	d.last = last
+	d.breaker = breaker.NewDependency(breaker.DependencyOptions{FailuresInARow: inARow, OpenFor: ds.o.OpenFor, Changed: func(c breaker.Change) {
 		if c.To == breaker.Open {
-			ds.s.o.Logger.Warn("dependency open", "dependency", name, "channel", call, "failures", c.Failures)
+			var why error // nil: it was the time
+			if err := last.Load(); err != nil {
+				why = *err
+			}
+			ds.s.o.Logger.Warn("dependency open", "dependency", name, "channel", call, "failures", c.Failures, "error", why)
 			return
 		}
 		ds.s.o.Logger.Info("dependency closed", "dependency", name, "channel", call, "after", c.Lasted, "failures", c.Failures)
@@ -195,7 +212,7 @@ func logAnswered(err error) bool {
 	_, lost := errors.AsType[*eventlog.Lost](err)
 	_, invalid := errors.AsType[*eventlog.Invalid](err)
 	_, unexpected := errors.AsType[*eventlog.Expectation](err)
-	for _, answer := range []error{eventlog.ErrStale, eventlog.ErrBusy, eventlog.ErrNotDurable} {
+	for _, answer := range []error{eventlog.ErrStale, eventlog.ErrBusy, eventlog.ErrNotDurable, eventlog.ErrFull} {
 		if errors.Is(err, answer) {
 			return true
 		}

@@ -384,7 +384,7 @@ func TestDependenciesOptions(t *testing.T) {
 
 // TestLogAnswers: what a log says to a question is no failure of it.
 func TestLogAnswers(t *testing.T) {
-	for _, answer := range []error{&eventlog.Lost{}, &eventlog.Invalid{}, &eventlog.Expectation{}, eventlog.ErrStale, eventlog.ErrBusy, eventlog.ErrNotDurable, context.Canceled} {
+	for _, answer := range []error{&eventlog.Lost{}, &eventlog.Invalid{}, &eventlog.Expectation{}, eventlog.ErrStale, eventlog.ErrBusy, eventlog.ErrNotDurable, eventlog.ErrFull, context.Canceled} {
 		log := &answeringLog{answer: answer}
 		inBubbleWith(t, log.open, server.Options{Authorize: allow}, func(w *world) {
 			for range 40 {

@@ -34,9 +34,9 @@ func heardOf(err error) breaker.Outcome {
 
 // function adds one of the program's. option is how refusals call it.
 func (ds *dependencies) function(name, option string) *dependency {
-	return ds.add(&dependency{
-		name: name, breaker: ds.breaker(name, "", 0), rule: ds.functionRule(), refuse: refuseFor(option), blames: newBlames(),
-	})
+	d := &dependency{name: name, rule: ds.functionRule(), refuse: refuseFor(option), blames: newBlames()}
+	ds.guard(d, "", 0)
+	return ds.add(d)
 }
 
 func (ds *dependencies) functionRule() *askRule {
@@ -194,7 +194,7 @@ func (c *callBreakers) make(name string) *dependency {
 		return nil
 	}
 	d := *c.all
-	d.breaker = c.ds.breaker("OnCall", name, 0)
+	c.ds.guard(&d, name, 0)
 	c.byName[name] = &callBreaker{asked: &d, used: time.Now()}
 	return &d
 }

@@ -262,8 +262,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.router.Se
 // Errors are those of [eventlog.Log.Append]. Where one is a [*breaker.NotAsked]
 // (found by errors.As), the log fails and was not asked: nothing was appended. After
 // any other that is [eventlog.ErrUnavailable], or none of the log's own, it may have
-// been. To repeat that without harm, append to your Log itself, with a
-// [eventlog.Producer]: subscribers hear of it all the same.
+// been, unless it is [eventlog.ErrNotAppended], too. To repeat that without harm, see
+// [Server.PublishBatch].
 func (s *Server) Publish(ctx context.Context, channel string, m Message) (Position, error) {
 	return s.PublishTo(ctx, Channel{Name: channel}, m)
 }
@@ -273,4 +273,15 @@ func (s *Server) Publish(ctx context.Context, channel string, m Message) (Positi
 func (s *Server) PublishTo(ctx context.Context, ch Channel, messages ...Message) (Position, error) {
 	at, _, err := s.engine.Append(ctx, ch, eventlog.Batch{Messages: messages})
 	return at, err
+}
+
+// PublishBatch is PublishTo with all that a batch may say. With a Producer it may be
+// repeated after any error, also by another node, for as long as the log remembers: if it
+// was appended before, duplicate is true, and the position is what it was then. With
+// Expect it is appended only if nothing came since.
+//
+//	by := eventlog.Producer{ID: order.ID + " shipped", Seq: 1}
+//	at, duplicate, err := srv.PublishBatch(ctx, ch, eventlog.Batch{Messages: messages, Producer: by})
+func (s *Server) PublishBatch(ctx context.Context, ch Channel, b eventlog.Batch) (at Position, duplicate bool, err error) {
+	return s.engine.Append(ctx, ch, b)
 }

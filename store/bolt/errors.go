@@ -22,7 +22,7 @@ var (
 	// ErrFull: the disk is full, or the file has reached Options.MaxFileSize.
 	// What was read before can be read on, and appends are taken again as soon
 	// as there is room.
-	ErrFull = fmt.Errorf("%w: there is no room for more", eventlog.ErrUnavailable)
+	ErrFull = eventlog.ErrFull
 	// ErrCorrupt: the file is damaged or cut short, or is not one of a Log. What
 	// is whole in it can be read on.
 	ErrCorrupt = fmt.Errorf("%w: the file is damaged", eventlog.ErrUnavailable)

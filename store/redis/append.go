@@ -180,13 +180,13 @@ func (d *diskRule) check(ctx context.Context) error {
 	for _, option := range []string{"appendonly", "appendfsync"} {
 		got, err := d.client.ConfigGet(ctx, option).Result()
 		if err != nil {
-			return fmt.Errorf("%w: %w", errNotDone, unavailable(err))
+			return notDone(unavailable(err))
 		}
 		has[option] = got[option]
 	}
 	if has["appendonly"] != "yes" || has["appendfsync"] != "always" {
-		d.err = fmt.Errorf("%w: %w: %w: events of this channel are to be on disk (Durability.Disk), which takes appendonly yes and appendfsync always, and Redis has appendonly %s and appendfsync %s",
-			errNotDone, eventlog.ErrUnavailable, eventlog.ErrNotDurable, has["appendonly"], has["appendfsync"])
+		d.err = notDone(fmt.Errorf("%w: events of this channel are to be on disk (Durability.Disk), which takes appendonly yes and appendfsync always, and Redis has appendonly %s and appendfsync %s",
+			eventlog.ErrNotDurable, has["appendonly"], has["appendfsync"]))
 	}
 	d.checked = time.Now()
 	return d.err

@@ -130,13 +130,16 @@ func (b *bells) hear(first bool) {
 	telling.Go(func() { b.tell(ctx, sub) })
 	stop := context.AfterFunc(ctx, func() { _ = sub.Close() }) // frees a read that waits
 	defer stop()
-	for {
+	for silent := !first; ; silent = false {
 		message, err := sub.ReceiveTimeout(ctx, b.ping()+b.log.o.Timeout)
 		if err != nil {
 			if b.log.ctx.Err() == nil {
-				b.log.o.Logger.Warn("redis: bells are not heard", "error", err)
+				b.log.o.Logger.Warn("redis notifications lost", "error", err, "note", "events may come late, by checks, until they are heard again")
 			}
 			return
+		}
+		if silent {
+			b.log.o.Logger.Info("redis notifications heard again")
 		}
 		b.heard(message, first)
 	}

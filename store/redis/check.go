@@ -54,10 +54,11 @@ func (l *Log) checkAll(tails []*tail) {
 // its own: what one has done costs the next a look.
 func (l *Log) sweepAll() {
 	for l.sleep(l.o.tests.sweep/2 + rand.N(l.o.tests.sweep)) {
+		l.leases.keepSecret(l.ctx)
 		for _, b := range rand.Perm(l.buckets) {
 			if err := l.sweep(l.ctx, b); err != nil {
 				if l.ctx.Err() == nil {
-					l.o.Logger.Warn("redis: what is too old could not be cleared", "error", err)
+					l.o.Logger.Warn("redis not swept", "error", err)
 				}
 				break
 			}

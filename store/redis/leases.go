@@ -49,6 +49,7 @@ type leases struct {
 	options leaseOptions
 
 	closed atomic.Bool
+	secret atomic.Pointer[[]byte] // the first that was returned
 }
 
 func newLeases(client goredis.UniversalClient, o leaseOptions) *leases {
@@ -89,23 +90,36 @@ var (
 // refuses on a replica, and on a primary that misses the replicas it must have
 // to write, so that no answer is ever of one that is behind.
 //
-// But for a claim and the secret they run also where the memory is at its bound:
+// But for a claim they run also where the memory is at its bound:
 // they take none, or give some back.
 var (
 	claimScript   = goredis.NewScript("#!lua\n" + leasesLua + claimLua)
 	touchScript   = goredis.NewScript("#!lua flags=allow-oom\n" + leasesLua + touchLua)
 	releaseScript = goredis.NewScript("#!lua flags=allow-oom\n" + leasesLua + releaseLua)
 	presentScript = goredis.NewScript("#!lua flags=allow-oom\n" + leasesLua + presentLua)
-	secretScript  = goredis.NewScript("#!lua\n" + secretLua)
+	secretScript  = goredis.NewScript("#!lua flags=allow-oom\n" + secretLua) // 32 bytes, without which nobody comes in
 )
 
 // Secret implements [session.Store].
 func (l *leases) Secret(ctx context.Context) ([]byte, error) {
 	fresh := make([]byte, session.MinSecret)
 	rand.Read(fresh) // never fails
+	return l.offerSecret(ctx, fresh)
+}
+
+// keepSecret puts the secret back that this node knows, if Redis lost it, so that the
+// tokens of clients stay good wherever they go.
+func (l *leases) keepSecret(ctx context.Context) {
+	if known := l.secret.Load(); known != nil {
+		_, _ = l.offerSecret(ctx, *known) // whoever needs it is told; it is tried again
+	}
+}
+
+// offerSecret returns the secret, which is the one offered if there was none.
+func (l *leases) offerSecret(ctx context.Context, offered []byte) ([]byte, error) {
 	var secret string
 	err := l.exchange(ctx, "the secret", func(ctx context.Context) (err error) {
-		secret, err = secretScript.Run(ctx, l.client, []string{l.options.prefix + ":{secret}"}, fresh).Text()
+		secret, err = secretScript.Run(ctx, l.client, []string{l.options.prefix + ":{secret}"}, offered).Text()
 		return err
 	})
 	if err == nil && len(secret) < session.MinSecret {
@@ -114,6 +128,8 @@ func (l *leases) Secret(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	known := []byte(secret)
+	l.secret.CompareAndSwap(nil, &known)
 	return []byte(secret), nil
 }
 

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -54,8 +53,11 @@ var (
 // Open opens the log that a Redis has, or makes it. The client stays the program's, and
 // has to be there until the log is closed. It may be used for other things.
 //
-// An error says that Redis can't be asked, is older than 7.0, or has a log with
-// another number of buckets, or of a form that a later version made.
+// While Redis can't be asked it tries again, until the context ends; if that has no
+// deadline, for Options.Timeout. One that is full, or misses its replicas, will do for
+// a log that is there. An error says why Redis can't be asked, that it is older than 7.0,
+// or that it has a log with another number of buckets, or of a form that a later version
+// made.
 func Open(ctx context.Context, client goredis.UniversalClient, o Options) (*Log, error) {
 	named := o.Buckets
 	o = o.withDefaults()
@@ -70,8 +72,9 @@ func Open(ctx context.Context, client goredis.UniversalClient, o Options) (*Log,
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	if err := l.found(ctx, named); err != nil {
 		l.cancel()
-		return nil, err
+		return nil, fmt.Errorf("redis: open: %w", err)
 	}
+	l.warn(ctx)
 	l.disk.client = client
 	l.leases = newLeases(client, l.leaseOptions())
 	l.bells = newBells(l)
@@ -83,63 +86,6 @@ func Open(ctx context.Context, client goredis.UniversalClient, o Options) (*Log,
 
 func (l *Log) newPipe(replicas int) *pipe {
 	return &pipe{client: l.client, timeout: l.o.Timeout, most: l.o.MaxQueued, replicas: replicas}
-}
-
-// found makes the log, if there is none, and learns how many buckets it has.
-func (l *Log) found(ctx context.Context, named int) error {
-	ctx, cancel := context.WithTimeout(ctx, l.o.Timeout)
-	defer cancel()
-	l.buckets = max(named, 0)
-	if l.buckets == 0 {
-		l.buckets = defaultBuckets
-	}
-	if err := l.lay(ctx); err != nil {
-		return fmt.Errorf("redis: open: %w", err)
-	}
-	values, err := l.client.HMGet(ctx, l.foundation(), "buckets", "form").Result()
-	if err != nil {
-		return fmt.Errorf("redis: open: %w", unavailable(err))
-	}
-	text, of := fmt.Sprint(values[0]), fmt.Sprint(values[1])
-	buckets, err := strconv.Atoi(text)
-	switch {
-	case of != form:
-		return fmt.Errorf("redis: open: the log %q is of form %.40q, and this program knows form %s", l.o.Prefix, of, form)
-	case err != nil || buckets < 1:
-		return fmt.Errorf("redis: open: the key %s is not one of ours: buckets are %.40q", l.foundation(), text)
-	case named > 0 && buckets != named:
-		return fmt.Errorf("redis: open: the log %q has %d buckets, not %d (Options.Buckets)", l.o.Prefix, buckets, named)
-	}
-	l.buckets = buckets
-	for b := range buckets {
-		_, err := l.pipe.ask(ctx, l.beginning(b))
-		if err != nil && strings.Contains(err.Error(), "compiling script") {
-			return fmt.Errorf("redis: open: it doesn't know what scripts say of themselves, for which 7.0 or newer is needed: %w", err)
-		}
-		if err != nil {
-			return fmt.Errorf("redis: open: %w", err)
-		}
-	}
-	return nil
-}
-
-const (
-	defaultBuckets = 16
-	// form is that of what the keys hold. A program of another one must not touch them.
-	form = "1"
-)
-
-// lay writes what is fixed when the log is made, unless it is there.
-func (l *Log) lay(ctx context.Context) error {
-	_, err := l.client.Pipelined(ctx, func(p goredis.Pipeliner) error {
-		p.HSetNX(ctx, l.foundation(), "buckets", l.buckets)
-		p.HSetNX(ctx, l.foundation(), "form", form)
-		return nil
-	})
-	if err != nil {
-		return unavailable(err)
-	}
-	return nil
 }
 
 func (l *Log) leaseOptions() leaseOptions {
@@ -201,18 +147,11 @@ func (l *Log) ask(ctx context.Context, s *script, ch eventlog.Channel, more ...a
 		if err != nil || r.kind != "new" {
 			return r, err
 		}
-		if err := l.lay(ctx); err != nil {
-			return nil, err
-		}
-		if _, err := l.pipe.ask(ctx, l.beginning(b)); err != nil {
+		if err := l.again(ctx, b); err != nil {
 			return nil, err
 		}
 	}
 	return nil, fmt.Errorf("%w: redis loses what was written to it a moment ago", eventlog.ErrUnavailable)
-}
-
-func (l *Log) beginning(bucket int) *call {
-	return &call{script: beginScript, key: l.bucketKey(bucket), args: l.args("", secret(), secret())}
 }
 
 // secret draws a secret of a generation.

@@ -55,8 +55,19 @@ type pipe struct {
 	idle    sync.WaitGroup // goroutines; added to with mu held
 }
 
-// errNotDone is wrapped by errors of what certainly was not done.
+// errNotDone is what errors are of what certainly was not done.
 var errNotDone = errors.New("it was not done")
+
+// undone is such an error.
+type undone struct{ error }
+
+func notDone(err error) error { return undone{err} }
+
+func (u undone) Error() string { return errNotDone.Error() + ": " + u.error.Error() }
+
+func (u undone) Unwrap() error { return u.error }
+
+func (undone) Is(target error) bool { return target == errNotDone || target == eventlog.ErrNotAppended }
 
 var errClosed = fmt.Errorf("%w: it is closed", eventlog.ErrUnavailable)
 
@@ -75,7 +86,7 @@ func (p *pipe) ask(ctx context.Context, c *call) (*reply, error) {
 	}
 	err := fmt.Errorf("%w: %w", eventlog.ErrUnavailable, context.Cause(ctx))
 	if p.take(c) {
-		err = fmt.Errorf("%w: %w", errNotDone, err)
+		err = notDone(err)
 	}
 	return nil, err
 }
@@ -85,9 +96,9 @@ func (p *pipe) put(c *call) error {
 	defer p.mu.Unlock()
 	switch {
 	case p.closed:
-		return fmt.Errorf("%w: %w", errNotDone, errClosed)
+		return notDone(errClosed)
 	case p.bytes+c.size > p.most && p.bytes > 0:
-		return fmt.Errorf("%w: %w: %d bytes wait for Redis already (Options.MaxQueued)", errNotDone, eventlog.ErrUnavailable, p.bytes)
+		return notDone(fmt.Errorf("%w: %d bytes wait for Redis already (Options.MaxQueued)", eventlog.ErrUnavailable, p.bytes))
 	}
 	p.queue = append(p.queue, c)
 	p.bytes += c.size
@@ -167,7 +178,7 @@ func (p *pipe) exchange(calls []*call) {
 		loaded[c.script] = true
 		if err := p.client.Do(ctx, "script", "load", c.script.text).Err(); err != nil {
 			for _, c := range unknown {
-				c.err = fmt.Errorf("%w: %w", errNotDone, unavailable(err))
+				c.err = notDone(unavailable(err))
 			}
 			return
 		}
@@ -224,7 +235,7 @@ func (p *pipe) waited(wait *goredis.Cmd) error {
 		return unavailable(err)
 	}
 	if n < p.replicas {
-		return fmt.Errorf("%w: %w: %d replicas have it within %v, and %d are to (Durability.Replicas)", eventlog.ErrUnavailable, eventlog.ErrNotDurable, n, p.timeout, p.replicas)
+		return fmt.Errorf("%w: %d replicas have it within %v, and %d are to (Durability.Replicas)", eventlog.ErrNotDurable, n, p.timeout, p.replicas)
 	}
 	return nil
 }
@@ -234,14 +245,18 @@ var refusals = []string{"NOSCRIPT", "LOADING", "READONLY", "MASTERDOWN", "NOREPL
 
 // unavailable wraps an error of Redis or of the way there.
 func unavailable(err error) error {
-	wrapped := fmt.Errorf("%w: redis: %w", eventlog.ErrUnavailable, err)
+	kind := eventlog.ErrUnavailable
+	if goredis.HasErrorPrefix(err, "OOM") {
+		kind = eventlog.ErrFull
+	}
+	wrapped := fmt.Errorf("%w: redis: %w", kind, err)
 	for _, prefix := range refusals {
 		if goredis.HasErrorPrefix(err, prefix) {
-			return fmt.Errorf("%w: %w", errNotDone, wrapped)
+			return notDone(wrapped)
 		}
 	}
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
-		return fmt.Errorf("%w: %w", errNotDone, wrapped)
+		return notDone(wrapped)
 	}
 	return wrapped
 }
