@@ -114,7 +114,9 @@ type fact struct {
 func look(ctx context.Context, s *redistest.Server, name string) (*era, error) {
 	client := goredis.NewClient(s.Options())
 	defer func() { _ = client.Close() }()
-	log, err := redis.Open(ctx, client, logOptions(0))
+	o := logOptions(0)
+	o.Timeout = 10 * time.Second // the machine may be busy
+	log, err := redis.Open(ctx, client, o)
 	if err != nil {
 		return nil, err
 	}
@@ -248,7 +250,7 @@ func (h *house) failover(ctx context.Context, dice *rand.Rand) error {
 		return err
 	}
 	h.replication.Cut()
-	pause(ctx, some(dice, 500*time.Millisecond))
+	pause(ctx, some(dice, []time.Duration{500 * time.Millisecond, 2500 * time.Millisecond}[dice.IntN(2)]))
 	if err := h.die(); err != nil {
 		return err
 	}
@@ -258,10 +260,7 @@ func (h *house) failover(ctx context.Context, dice *rand.Rand) error {
 	if err := on(h.primary, func(c *goredis.Client) error { return c.Do(ctx, "replicaof", "no", "one").Err() }); err != nil {
 		return err
 	}
-	for _, link := range h.links {
-		link.Retarget(h.primary.Addr())
-	}
-	h.restore()
+	h.lead(h.primary.Addr())
 	h.replication.Retarget(h.primary.Addr())
 	h.replication.Restore()
 	if err := h.bury(ctx, old, "a failover"); err != nil {
@@ -270,19 +269,21 @@ func (h *house) failover(ctx context.Context, dice *rand.Rand) error {
 	return h.follow(ctx)
 }
 
+// nowhere is an address at which nobody listens.
+const nowhere = "127.0.0.1:9"
+
 // die is what nodes see of a primary that is killed. The process is only stopped, so
-// that it can be seen what it had.
+// that it can be seen what it had; no way leads there any more.
 func (h *house) die() error {
 	err := h.primary.Pause()
-	for _, link := range h.links {
-		link.Cut()
-	}
+	h.lead(nowhere)
 	return err
 }
 
-func (h *house) restore() {
+// lead has all nodes' links lead to an address.
+func (h *house) lead(address string) {
 	for _, link := range h.links {
-		link.Restore()
+		link.Retarget(address)
 	}
 }
 
@@ -309,7 +310,9 @@ func (h *house) flush(ctx context.Context, _ *rand.Rand) error {
 		link.Hang()
 	}
 	err := on(h.primary, func(c *goredis.Client) error { return h.flushAsSeen(ctx, c) })
-	h.restore()
+	for _, link := range h.links {
+		link.Restore()
+	}
 	return err
 }
 
@@ -341,7 +344,7 @@ func (h *house) wipe(ctx context.Context, _ *rand.Rand) error {
 	if err := h.die(); err != nil {
 		return err
 	}
-	defer h.restore()
+	defer h.lead(h.primary.Addr())
 	if err := h.bury(ctx, h.primary, "a crash without data"); err != nil {
 		return err
 	}

@@ -93,6 +93,7 @@ func (r *run) judgePublishes() {
 func (r *run) judgeClient(c *client, channel string) {
 	all := c.seen[channel]
 	at, from := r.begin[channel], 0 // of the eras
+	var before *item                // the gap
 	for i := 0; ; {
 		end := i
 		for end < len(all) && all[end].To == "" {
@@ -100,7 +101,7 @@ func (r *run) judgeClient(c *client, channel string) {
 		}
 		part := all[i:end]
 		last := end == len(all)
-		found, ok := r.eraOf(c, channel, at, part, from, last)
+		found, ok := r.eraOf(c, channel, at, before, part, from, last)
 		if !ok {
 			return
 		}
@@ -113,13 +114,13 @@ func (r *run) judgeClient(c *client, channel string) {
 		if from, ok = r.justified(c, channel, gap, from); !ok {
 			return
 		}
-		at, i = gap.To, end+1
+		at, i, before = gap.To, end+1, &gap
 	}
 }
 
 // eraOf finds the first era, from one on, to which a part of what a client got is true;
 // the last part has to be all there is in the last era.
-func (r *run) eraOf(c *client, channel, at string, part []item, from int, last bool) (found int, ok bool) {
+func (r *run) eraOf(c *client, channel, at string, before *item, part []item, from int, last bool) (found int, ok bool) {
 	seen := make([]conformance.Seen, len(part))
 	for i := range part {
 		seen[i] = part[i].Seen
@@ -136,6 +137,9 @@ func (r *run) eraOf(c *client, channel, at string, part []item, from int, last b
 		said += fmt.Sprintf("\n\tin era %d, before %s: %v", i, r.eras[i].name, v)
 	}
 	over := "nothing"
+	if before != nil {
+		at = fmt.Sprintf("%s (told instead of %s over %s)", at, before.From, before.over)
+	}
 	if len(part) > 0 {
 		over = part[len(part)-1].over
 	}
