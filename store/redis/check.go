@@ -18,8 +18,7 @@ const (
 	sweepPiece, sweepPieces = 100, 50
 )
 
-// checkTails compares the tails of silent channels with the primary, spread over the
-// interval.
+// checkTails compares the tails with the primary, spread over the interval.
 func (l *Log) checkTails() {
 	every := l.o.CheckInterval
 	for l.sleep(every / checkParts) {

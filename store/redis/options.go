@@ -51,9 +51,9 @@ type Options struct {
 	// append of more fails at once. Default: 64 MiB.
 	MaxQueued int64
 
-	// CheckInterval is how often a channel that is served and silent is compared with
-	// the primary: how long a lost bell can delay an event, and how soon clients that
-	// are connected hear of a history that was lost. Default: 5 s.
+	// CheckInterval is how often a channel that is served is compared with the
+	// primary: how long a lost bell can delay an event, and how soon clients that are
+	// connected hear of a history that was lost. Default: 5 s.
 	CheckInterval time.Duration
 
 	// Linger is how long a channel whose last client left is served still. Default:

@@ -21,6 +21,9 @@ const (
 // A watcher is one call of Watch.
 type watcher struct{ wake func() }
 
+// none is the answer where only the error says something.
+type none struct{}
+
 // A tail is what a node has of a channel that it serves: the last events, so that
 // those who are there need not fetch them one by one. It is compared with the primary
 // before anything of it is returned, so it may be old, but nobody sees that.
@@ -29,7 +32,7 @@ type tail struct {
 	log     *Log
 	channel eventlog.Channel
 	bell    string
-	fresh   rounds[bool] // of bringing it up to date, which tells whether there was news
+	fresh   rounds[none] // of bringing it up to date
 
 	// Guarded by log.mu.
 	watchers []*watcher    // replaced, never changed
@@ -41,7 +44,8 @@ type tail struct {
 
 	// Guarded by mu.
 	known   bool // it was up to date once
-	asked   time.Time
+	checked time.Time
+	told    eventlog.Position // the head of which those who watch were told last, at the latest
 	seen    seen
 	base    place // before the first of entries
 	entries []entry
@@ -76,10 +80,9 @@ func (t *tail) close() {
 	t.watchers = nil
 }
 
-// update brings a tail up to date, and reports whether there was news.
-func (t *tail) update() (news bool, err error) {
+// update brings a tail up to date.
+func (t *tail) update() (n none, err error) {
 	t.mu.Lock()
-	t.asked = time.Now()
 	offset, mark := any(""), any("")
 	if end := t.end().at; t.known && !t.seen.unborn {
 		offset, mark = end.Offset, end.Mark
@@ -87,19 +90,19 @@ func (t *tail) update() (news bool, err error) {
 	t.mu.Unlock()
 	r, err := t.log.ask(t.log.ctx, tailScript, t.channel, offset, mark, tailPiece)
 	if err != nil {
-		return false, err
+		return n, err
 	}
 	s := r.seen()
 	entries, err := r.entries()
 	if r.bad || err != nil {
-		return false, unavailable(errReply)
+		return n, unavailable(errReply)
 	}
 	t.mu.Lock()
-	news, err = t.take(r.kind, s, entries)
+	err = t.take(r.kind, s, entries)
 	bytes := t.bytes
 	t.mu.Unlock()
 	t.log.hold(t, bytes)
-	return news, err
+	return n, err
 }
 
 // end is the last event of the tail. Called with mu held, as are the following.
@@ -117,12 +120,11 @@ func (e *entry) before() place { return place{at: e.Before(), sum: e.sum - int64
 
 // take makes the tail what the primary says. What it says that follows is taken only if
 // it does.
-func (t *tail) take(kind string, s seen, entries []entry) (news bool, err error) {
-	news = !t.known || t.seen.head != s.head || t.seen.unborn != s.unborn
+func (t *tail) take(kind string, s seen, entries []entry) error {
 	if kind == "more" {
 		if n := chain(t.end().at, entries); n < len(entries) {
 			t.known = false // what is there has holes; the next time it begins anew
-			return false, fmt.Errorf("%w: redis: events of %v are missing in their stream", eventlog.ErrUnavailable, t.channel)
+			return fmt.Errorf("%w: redis: events of %v are missing in their stream", eventlog.ErrUnavailable, t.channel)
 		}
 		t.entries = append(t.entries, entries...)
 	} else {
@@ -138,7 +140,7 @@ func (t *tail) take(kind string, s seen, entries []entry) (news bool, err error)
 	}
 	t.known, t.seen = true, s
 	t.cut()
-	return news, nil
+	return nil
 }
 
 // chain returns how many of the entries follow a position one after the other.
@@ -249,12 +251,12 @@ func (t *tail) page(after eventlog.Position, limit eventlog.Limit) (page eventlo
 	return page, true
 }
 
-// due reports whether a tail was not compared with the primary for so long, or there is
+// due reports whether a tail was not checked for so long, or there is
 // something to do to the channel.
 func (t *tail) due(every time.Duration) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return time.Since(t.asked) >= every || t.seen.unconfirmed || t.seen.renew
+	return time.Since(t.checked) >= every || t.seen.unconfirmed || t.seen.renew
 }
 
 // isUnborn reports whether nobody wrote the channel, as far as the node knows.
@@ -265,14 +267,19 @@ func (t *tail) isUnborn() bool {
 }
 
 // check compares a tail with the primary though nobody reads, does what is to be done
-// to the channel, and wakes those who watch if there was news.
+// to the channel, and wakes those who watch if there was news: also news that somebody
+// who read has learned of meanwhile, as the others need not have.
 func (t *tail) check(ctx context.Context) {
-	news, err := t.fresh.ask(ctx)
-	if err != nil {
+	t.mu.Lock()
+	t.checked = time.Now()
+	t.mu.Unlock()
+	if _, err := t.fresh.ask(ctx); err != nil {
 		return // those who read are told; the next check tries again
 	}
 	t.mu.Lock()
 	s := t.seen
+	news := t.known && t.told != s.head.at
+	t.told = s.head.at
 	t.mu.Unlock()
 	if s.renew {
 		_, _ = t.log.ask(ctx, renewScript, t.channel)
