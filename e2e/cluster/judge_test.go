@@ -155,13 +155,15 @@ func (r *run) justified(c *client, channel string, gap item, from int) (to int, 
 		r.faultf("%s is told of a gap %q in %s from %s to %s", c.name, gap.reason, channel, gap.From, gap.To)
 		return 0, false
 	}
+	var said string
 	for i := from; i < len(r.eras); i++ {
 		l := r.eras[i].events[channel]
+		said += fmt.Sprintf("; era %d, before %s, has the one: %v, the other: %v", i, r.eras[i].name, l.holds(gap.From), l.holds(gap.To))
 		if l.holds(gap.To) && !l.holds(gap.From) {
 			return i, true
 		}
 	}
-	r.faultf("%s over %s is told that %s was rewritten from %s to %s, which it was not", c.name, gap.over, channel, gap.From, gap.To)
+	r.faultf("%s over %s is told that %s was rewritten from %s to %s, which it was not%s", c.name, gap.over, channel, gap.From, gap.To, said)
 	return 0, false
 }
 
