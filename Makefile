@@ -99,9 +99,10 @@ load: bench ## what takes minutes: the benchmark in full, 10,000 clients, 1000 b
 load-quick: ## 2000 clients, also with their node killed, 1000 beside bad ones, and 2000 of whom some are slow, in 2 min
 	cd load && $(GO) run . -quick
 
-chaos: ## random schedules of cuts, carriers, trims and stalls, under the race detector
+chaos: ## random schedules of cuts, carriers, trims and stalls, and many nodes on Redis for 3 min, under the race detector
 	$(GOTEST) -race -count=1 -timeout 30m -run '$(RANDOM_SCHEDULES)' ./breaker ./server ./conformance -seeds $(SEEDS)
 	$(GOTEST) -race -count=1 -timeout 30m -run 'Conformance' ./conformance ./store/redis
+	$(GOTEST) -race -count=1 -v ./e2e/cluster -for 60s
 
 screenshots: ## redo the pictures of the chat in docs/
 	sh e2e/setup.sh
