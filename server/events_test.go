@@ -32,7 +32,7 @@ var loggers = map[string]int{
 // messages that are handed on.
 func eventsInCode(t *testing.T) map[string]event {
 	events := map[string]event{}
-	for _, folder := range []string{"core", "eventlog", "longpoll", "server", "session", "sse", "transport", "ws"} {
+	for _, folder := range []string{"core", "eventlog", "longpoll", "server", "session", "sse", "store/redis", "transport", "ws"} {
 		err := filepath.WalkDir("../"+folder, func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
 				return err

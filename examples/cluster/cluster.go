@@ -146,6 +146,7 @@ func (c *cluster) start(ctx context.Context, n *node) error {
 		return nil
 	}
 	c.work.Go(func() { c.watch(n, p) })
+	fmt.Printf("%s is up, as process %d\n", n.name, p.cmd.Process.Pid)
 	return nil
 }
 
@@ -176,6 +177,7 @@ func (c *cluster) kill(n *node) {
 	c.kills++
 	c.mu.Unlock()
 	p.kill()
+	fmt.Printf("%s was killed\n", n.name)
 }
 
 // killEvery has one node killed so often, and the one before started again. 0: none.

@@ -70,6 +70,7 @@ func run(ctx context.Context, addr, redis string, kill time.Duration) error {
 	}
 	c.killEvery(kill)
 	fmt.Printf("Three nodes are to be killed: %s (Ctrl-C ends it)\n", link(l.Addr()))
+	fmt.Printf("Without a browser: curl -N '%srealtime/sse?channel=ticks'\n", link(l.Addr()))
 	return serve(ctx, l, c)
 }
 

@@ -82,8 +82,8 @@ func (l *Log) foundOnce(ctx context.Context, named int) error {
 // is the one of the first dial, and not that the time was over.
 func (l *Log) fixed(ctx context.Context) ([]any, error) {
 	command := once{goredis.NewCmd(ctx, "hmget", l.foundation(), "buckets", "form")}
-	_ = l.client.Process(ctx, command)
-	values, err := command.Slice()
+	_, err := l.client.Pipelined(ctx, func(p goredis.Pipeliner) error { return p.Process(ctx, command) })
+	values, _ := command.Val().([]any)
 	if err == nil && len(values) != 2 {
 		err = errReply
 	}
@@ -123,8 +123,9 @@ func (l *Log) beginning(bucket int) *call {
 
 // warn says what will go wrong one day, as far as Redis shows how it is set up.
 func (l *Log) warn(ctx context.Context) {
-	const option, good = "maxmemory-policy", "noeviction"
-	if got, err := l.client.ConfigGet(ctx, option).Result(); err == nil && got[option] != "" && got[option] != good {
-		l.o.Logger.Warn("redis evicts keys", option, got[option], "note", "when memory is short it deletes events and what is known of channels; have "+option+" "+good)
+	const option = "maxmemory-policy"
+	got, err := l.client.ConfigGet(ctx, option).Result()
+	if policy := got[option]; err == nil && policy != "" && policy != "noeviction" {
+		l.o.Logger.Warn("redis evicts keys", "maxmemory-policy", policy, "note", "when memory is short it deletes events, and what is known of channels: have it noeviction")
 	}
 }
