@@ -10,6 +10,8 @@ import (
 const (
 	opText  = 0x1
 	opClose = 0x8
+	opPing  = 0x9
+	opPong  = 0xA
 )
 
 // A message is numbered by a mark in its data, which nothing around it holds,
@@ -68,6 +70,7 @@ type frameParser struct {
 	digits  int  // of it, so far
 	number  int
 
+	pings   int    // that came; the drain, which is never at it for long, answers none
 	closing []byte // payload of a close frame, so far
 }
 
@@ -99,6 +102,9 @@ func (p *frameParser) header(b []byte) []byte {
 		length, whole := headerLength(p.head[:p.known])
 		if whole {
 			p.op, p.rest, p.known = p.head[0]&0xF, length, 0
+			if p.op == opPing {
+				p.pings++
+			}
 			break
 		}
 	}

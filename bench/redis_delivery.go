@@ -97,6 +97,9 @@ func (n *redisNodes) end() {
 	}
 }
 
+// pong answers a ping without payload: whoever answers none is taken for dead.
+var pong = []byte{0x80 | opPong, 0x80, 0, 0, 0, 0}
+
 func (c *redisClient) read(n *redisNodes, rest []byte) {
 	var p frameParser
 	found := p.feed(bytes.Clone(rest), nil)
@@ -115,22 +118,14 @@ func (c *redisClient) read(n *redisNodes, rest []byte) {
 		if err != nil {
 			return
 		}
-		if pong := answerPing(buf[:got]); pong != nil {
+		found = p.feed(buf[:got], found[:0])
+		if p.pings > 0 {
+			p.pings = 0
 			if _, err := c.conn.Write(pong); err != nil {
 				return
 			}
 		}
-		found = p.feed(buf[:got], found[:0])
 	}
-}
-
-// answerPing returns the pong to a ping that came alone, as it does in silence.
-func answerPing(b []byte) (pong []byte) {
-	const ping, pongByte, masked = 0x89, 0x8A, 0x80
-	if len(b) < 2 || b[0] != ping || len(b) != 2+int(b[1]) || b[1] > 125 {
-		return nil
-	}
-	return append([]byte{pongByte, masked | b[1], 0, 0, 0, 0}, b[2:]...)
 }
 
 // deliver publishes at a pace on one node, and has the clients of the other
