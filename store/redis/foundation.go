@@ -26,17 +26,21 @@ func (l *Log) found(ctx context.Context, named int) error {
 		ctx, cancel = context.WithTimeout(ctx, l.o.Timeout)
 		defer cancel()
 	}
+	var why error // the last that Redis, or the way there, gave
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		err := l.foundOnce(ctx, named)
 		if err == nil || !isUnavailable(err) {
 			return err
+		}
+		if why == nil || ctx.Err() == nil {
+			why = err
 		}
 		pause := time.NewTimer(wait/2 + rand.N(wait))
 		select {
 		case <-pause.C:
 		case <-ctx.Done():
 			pause.Stop()
-			return err // of Redis, and not of the context
+			return why
 		}
 	}
 }

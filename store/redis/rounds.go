@@ -13,9 +13,10 @@ import (
 // after it asked, and one round is under way at a time.
 type rounds[V any] struct {
 	// Static.
-	log  *Log
-	do   func() (V, error)
-	idle func() // called when nobody asks any more, with mu held; may be nil
+	log   *Log
+	do    func() (V, error)
+	hurry chan struct{} // of one: there is news, for which nobody is to wait; may be nil
+	idle  func()        // called when nobody asks any more, with mu held; may be nil
 
 	mu            sync.Mutex
 	running, next *round[V] // guarded by mu
@@ -45,6 +46,10 @@ func (r *rounds[V]) ring() {
 	r.mu.Lock()
 	r.due = crowd / 4
 	r.mu.Unlock()
+	select {
+	case r.hurry <- struct{}{}:
+	default:
+	}
 }
 
 func (r *rounds[V]) ask(ctx context.Context) (value V, err error) {
@@ -81,13 +86,17 @@ func (r *rounds[V]) run() {
 	for r.running != nil {
 		this := r.running
 		r.mu.Unlock()
+		select {
+		case <-r.hurry: // this round reads that
+		default:
+		}
 		this.value, this.err = r.do()
 		close(this.done)
 		r.mu.Lock()
 		if r.many = min(max(this.joined, r.many/2), crowd); r.many > 1 {
 			pause := crowdPause * time.Duration(r.many) / crowd
 			r.mu.Unlock()
-			r.log.sleep(pause)
+			r.gather(pause)
 			r.mu.Lock()
 		}
 		r.running, r.next = r.next, nil
@@ -96,4 +105,15 @@ func (r *rounds[V]) run() {
 		r.idle()
 	}
 	r.mu.Unlock()
+}
+
+// gather waits for others to ask, but not if there is news.
+func (r *rounds[V]) gather(pause time.Duration) {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-r.hurry:
+	case <-r.log.ctx.Done():
+	}
 }

@@ -12,8 +12,8 @@ import (
 // countedRounds are rounds that take a millisecond.
 func countedRounds(n *int) *rounds[int] {
 	return &rounds[int]{
-		log: &Log{ctx: context.Background()},
-		do:  func() (int, error) { time.Sleep(time.Millisecond); *n++; return *n, nil },
+		log: &Log{ctx: context.Background()}, hurry: make(chan struct{}, 1),
+		do: func() (int, error) { time.Sleep(time.Millisecond); *n++; return *n, nil },
 	}
 }
 
@@ -69,5 +69,28 @@ func TestRoundsOfFew(t *testing.T) {
 				t.Errorf("a lone one waited %v", took)
 			}
 		}
+	})
+}
+
+// TestNewsWaitForNoCrowd: what rings while rounds gather those who come back is read at
+// once.
+func TestNewsWaitForNoCrowd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		r := countedRounds(&n)
+		var group sync.WaitGroup
+		for range 10 * crowd {
+			group.Go(func() { _, _ = r.ask(context.Background()) })
+		}
+		time.Sleep(5 * time.Millisecond) // a round is over, and the next one gathers
+		for range 5 {
+			r.ring()
+			began := time.Now()
+			_, _ = r.ask(context.Background())
+			if took := time.Since(began); took > 3*time.Millisecond {
+				t.Errorf("news waited %v", took)
+			}
+		}
+		group.Wait()
 	})
 }

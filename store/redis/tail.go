@@ -54,7 +54,7 @@ type tail struct {
 
 func newTail(l *Log, ch eventlog.Channel) *tail {
 	t := &tail{log: l, channel: ch, bell: l.bellKey(ch)}
-	t.fresh.log, t.fresh.do = l, t.update
+	t.fresh.log, t.fresh.do, t.fresh.hurry = l, t.update, make(chan struct{}, 1)
 	return t
 }
 
