@@ -68,7 +68,7 @@ func openOn(t testing.TB, s *redistest.Server, o Options) *node {
 	n := &node{client: goredis.NewClient(s.Options())}
 	if inBubble() {
 		n.client = bubbleOf(t).Client(s)
-		o.tests = tests{now: time.Now, sweep: 20 * time.Minute, ping: 30 * time.Minute}
+		o.tests = tests{now: time.Now, sweep: 20 * time.Minute, ping: 30 * time.Minute, hurry: true}
 		def(&o.CheckInterval, time.Hour)
 	}
 	var err error

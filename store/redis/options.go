@@ -104,6 +104,7 @@ type tests struct {
 	now   func() time.Time // the time that Redis takes; nil: its own
 	sweep time.Duration    // how often it is swept; 0: sweepInterval
 	ping  time.Duration    // how often bells are asked for a sign of life; 0: see there
+	hurry bool             // rounds don't wait for a crowd: fake time stands still while somebody waits for them with a mutex
 }
 
 // Durability is what has to be true of an event before Append returns. The zero value

@@ -93,7 +93,7 @@ func (r *rounds[V]) run() {
 		this.value, this.err = r.do()
 		close(this.done)
 		r.mu.Lock()
-		if r.many = min(max(this.joined, r.many/2), crowd); r.many > 1 {
+		if r.many = min(max(this.joined, r.many/2), crowd); r.many > 1 && !r.log.o.tests.hurry {
 			pause := crowdPause * time.Duration(r.many) / crowd
 			r.mu.Unlock()
 			r.gather(pause)
