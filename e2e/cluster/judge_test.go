@@ -156,10 +156,10 @@ func (r *run) justified(c *client, channel string, gap item, from int) (to int, 
 		return 0, false
 	}
 	var said string
-	for i := from; i < len(r.eras); i++ {
-		l := r.eras[i].events[channel]
-		said += fmt.Sprintf("; era %d, before %s, has the one: %v, the other: %v", i, r.eras[i].name, l.holds(gap.From), l.holds(gap.To))
-		if l.holds(gap.To) && !l.holds(gap.From) {
+	for i, e := range r.eras {
+		l := e.events[channel]
+		said += fmt.Sprintf("; era %d, before %s, has the one: %v, the other: %v", i, e.name, l.holds(gap.From), l.holds(gap.To))
+		if i >= from && l.holds(gap.To) && !l.holds(gap.From) {
 			return i, true
 		}
 	}
