@@ -22,7 +22,19 @@ var (
 	many    = flag.Int("clients", 200, "how many clients read")
 )
 
+// channels are those that clients read. In the last two little is said: so a failover may
+// take the last event, and nothing come in its place for a while.
 var channels = []string{"a", "b", "c", "d", "e", "f"}
+
+const quiet = 2
+
+// somewhere draws a channel to publish to.
+func somewhere(dice *rand.Rand) string {
+	if dice.IntN(40) == 0 {
+		return channels[len(channels)-1-dice.IntN(quiet)]
+	}
+	return channels[dice.IntN(len(channels)-quiet)]
+}
 
 const (
 	nodes      = 3

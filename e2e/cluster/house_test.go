@@ -260,7 +260,10 @@ func (h *house) failover(ctx context.Context, dice *rand.Rand) error {
 	if err := on(h.primary, func(c *goredis.Client) error { return c.Do(ctx, "replicaof", "no", "one").Err() }); err != nil {
 		return err
 	}
-	h.lead(h.primary.Addr())
+	for _, i := range dice.Perm(len(h.links)) { // one node hears of it after the other
+		h.links[i].Retarget(h.primary.Addr())
+		pause(ctx, some(dice, 300*time.Millisecond))
+	}
 	h.replication.Retarget(h.primary.Addr())
 	h.replication.Restore()
 	if err := h.bury(ctx, old, "a failover"); err != nil {

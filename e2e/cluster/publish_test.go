@@ -68,7 +68,7 @@ func newPublisher(r *run, i int, name string) *publisher {
 func (p *publisher) publishing(ctx, finish context.Context) {
 	defer p.http.CloseIdleConnections()
 	for ctx.Err() == nil {
-		p.publish(finish, channels[p.dice.IntN(len(channels))])
+		p.publish(finish, somewhere(p.dice))
 		pause(ctx, time.Duration(p.dice.Int64N(int64(60*time.Millisecond))))
 	}
 }
@@ -139,7 +139,7 @@ func (c *client) speaking(ctx, finish context.Context) {
 	var under []*wireclient.Publication
 	var what []*said
 	for ctx.Err() == nil {
-		s := c.run.said.begin(c.name, channels[dice.IntN(len(channels))])
+		s := c.run.said.begin(c.name, somewhere(dice))
 		under, what = append(under, c.outbox.Publish(s.channel, wireclient.Say(s.payload()))), append(what, s)
 		if len(under) > 8 { // not too many under way
 			select {
