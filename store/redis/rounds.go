@@ -39,6 +39,8 @@ const (
 	// one by one, it finds more.
 	crowd      = 16
 	crowdPause = 100 * time.Millisecond
+	// maxCrowd is of how many at most the pause is in proportion.
+	maxCrowd = 2 * crowd
 )
 
 // ring says that there is news, which some will ask for now.
@@ -93,7 +95,7 @@ func (r *rounds[V]) run() {
 		this.value, this.err = r.do()
 		close(this.done)
 		r.mu.Lock()
-		if r.many = min(max(this.joined, r.many/2), crowd); r.many > 1 && !r.log.o.tests.hurry {
+		if r.many = min(max(this.joined, r.many/2), maxCrowd); r.many > 1 && !r.log.o.tests.hurry {
 			pause := crowdPause * time.Duration(r.many) / crowd
 			r.mu.Unlock()
 			r.gather(pause)

@@ -29,7 +29,7 @@ func TestRoundsOfACrowd(t *testing.T) {
 				if _, err := r.ask(context.Background()); err != nil {
 					t.Error(err)
 				}
-				if took := time.Since(began); took > crowdPause+5*time.Millisecond {
+				if took := time.Since(began); took > crowdPause*maxCrowd/crowd+5*time.Millisecond {
 					t.Errorf("one waited %v", took)
 				}
 			})
