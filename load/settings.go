@@ -57,6 +57,7 @@ type slowSettings struct {
 	Run     time.Duration // with all of them
 	Pairs   int           // of slices with all and without
 	Stalls  int           // pairs of slices with those that stall, and without
+	Lasting time.Duration // how long they have been at it then
 	Slice   time.Duration
 	Settle  time.Duration
 	Gate    float64 // the highest median of the ratios of p99 that passes
@@ -71,7 +72,7 @@ func full() settings {
 		Clients: 1000, Bad: 5, Pace: 20, Run: time.Minute, Pairs: 5, Slice: 8 * time.Second, Settle: 2 * time.Second, Target: 1.2, Gate: 1.2,
 		Cycles: 10_000, Storm: 10_000, Resume: 10_000,
 		Slow: slowSettings{
-			Clients: 10_000, Pace: 1, Backlog: 2000, Modems: 500, Away: 10 * time.Second, Run: time.Minute, Pairs: 5, Stalls: 11, Slice: 8 * time.Second, Settle: 4 * time.Second, Gate: 1.2, Cost: 1.1,
+			Clients: 10_000, Pace: 1, Backlog: 2000, Modems: 500, Away: 10 * time.Second, Run: time.Minute, Pairs: 5, Stalls: 5, Lasting: time.Minute, Slice: 8 * time.Second, Settle: 4 * time.Second, Gate: 1.2, Cost: 1.1,
 			Windows: windows{WriteTimeout: 10 * time.Second, LagWindow: 10 * time.Second, EvictionDelay: 5 * time.Second, MaxEvictionDelay: 20 * time.Second, LaggardBytes: 64 << 20},
 		},
 		Wall: 192 << 20, WallTimes: 10, WallOver: 40 * time.Second,
@@ -126,6 +127,7 @@ func parseSettings(args []string, out io.Writer) (settings, error) {
 	f.DurationVar(&s.Slow.Settle, "slow-settle", s.Slow.Settle, "how long nothing is measured before each slice there")
 	f.IntVar(&s.Slow.Pairs, "slow-pairs", s.Slow.Pairs, "pairs of slices there, one with all of them and one without")
 	f.IntVar(&s.Slow.Stalls, "slow-stalls", s.Slow.Stalls, "pairs of slices there, one with those that stall and one without")
+	f.DurationVar(&s.Slow.Lasting, "slow-lasting", s.Slow.Lasting, "how long those that stall have been at it then")
 	f.DurationVar(&s.Slow.Windows.WriteTimeout, "slow-timeout", s.Slow.Windows.WriteTimeout, "Options.WriteTimeout there")
 	f.IntVar(&s.Slow.Windows.LaggardBytes, "slow-room", s.Slow.Windows.LaggardBytes, "Options.LaggardBytes there")
 	f.Int64Var(&s.Wall, "wall", s.Wall, "bytes of memory that the server of trial wall may take (Options.MemoryLimit)")
@@ -161,6 +163,7 @@ func (s settings) check() error {
 		{"slow-settle", s.Slow.Settle.Seconds(), 0, 60},
 		{"slow-pairs", float64(s.Slow.Pairs), 1, 20},
 		{"slow-stalls", float64(s.Slow.Stalls), 0, 20},
+		{"slow-lasting", s.Slow.Lasting.Seconds(), 0, 600},
 		{"slow-timeout", s.Slow.Windows.WriteTimeout.Seconds(), 1, 30},
 		{"slow-room", float64(s.Slow.Windows.LaggardBytes), 1 << 20, 1 << 30},
 		{"wall", float64(s.Wall), 64 << 20, 1 << 30},

@@ -93,3 +93,30 @@ func TestSecretIsPutBack(t *testing.T) {
 		t.Errorf("another one, %v", err)
 	}
 }
+
+// TestReadsCreateNoKeys: neither reads, in whatever channel, nor watching.
+func TestReadsCreateNoKeys(t *testing.T) {
+	server := redistest.Start(t, redistest.Options{})
+	l := openOn(t, server, Options{Buckets: 1})
+	defer l.Close()
+	keys := func() []string { return l.client.Keys(t.Context(), "*").Val() }
+	before := keys()
+	for _, name := range []string{"a", "b", "c"} {
+		ch := eventlog.Channel{Name: name}
+		stop := l.Watch(ch, func() {})
+		at, err := l.Seek(t.Context(), ch, eventlog.Start{Last: 3})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.Read(t.Context(), ch, at, eventlog.Limit{}); err != nil {
+			t.Error(err)
+		}
+		if _, err := l.Range(t.Context(), ch, eventlog.Range{}, eventlog.Limit{}); err != nil {
+			t.Error(err)
+		}
+		stop()
+	}
+	if after := keys(); len(after) != len(before) || len(before) != 2 { // what is fixed, and the bucket's generation
+		t.Errorf("keys before: %q, after: %q", before, after)
+	}
+}
