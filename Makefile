@@ -20,7 +20,7 @@ TWICE := ^(TestServerConformance|TestConformance)$$
 DAMAGE := ^(TestDamage|TestPowerFailsWithoutSync)$$
 RANDOM_SCHEDULES := ^(TestSchedules|TestUpstreamIsOnceInOrder|TestNoHealthyReaderIsEvicted|TestClientsByFacts)$$
 
-.PHONY: all fmt lint test unit client e2e stores conformance fuzz bench bench-quick load load-quick chaos screenshots build
+.PHONY: all fmt lint test unit redis client e2e stores conformance fuzz bench bench-quick load load-quick chaos screenshots build
 
 all: lint test
 
@@ -39,7 +39,7 @@ lint: ## vet, also for macOS and Windows, golangci-lint, module files
 # Everything that needs no minute-long run. Under 6 minutes.
 test: unit client stores e2e
 
-unit: ## Go tests, but for those that need a browser or a proxy, and what proves the suites (make conformance)
+unit: redis ## Go tests, but for those that need a browser or a proxy, and what proves the suites (make conformance)
 	@command -v ip >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq iproute2 >&2; } || echo "missing: ip, install with: apt-get install iproute2"
 	$(GOTEST) -race -skip '$(HOURS)|$(SUITES)|$(TWICE)' $$($(GO) list ./... | grep -v -e /e2e -e /store/redis -e /examples/cluster -e /internal/redistest)
 	$(GOTEST) -run '$(HOURS)' ./server
@@ -47,8 +47,10 @@ unit: ## Go tests, but for those that need a browser or a proxy, and what proves
 	cd bench && $(GOTEST) ./...
 	cd load && $(GOTEST) ./...
 
-stores: ## what needs real Redis, but for the suites (make conformance): replay, trouble, failovers, and three nodes that are killed
-	@command -v redis-server >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq redis-server redis-sentinel >&2; } || echo "missing: redis-server, install with: apt-get install redis-server"
+redis: ## install Redis, where it is not there
+	@command -v redis-server >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq redis-server >&2; } || echo "missing: redis-server, install with: apt-get install redis-server"
+
+stores: redis ## what needs real Redis, but for the suites (make conformance): replay, trouble, failovers, and three nodes that are killed
 	$(GOTEST) -race -skip 'Conformance' ./store/redis ./internal/redistest ./examples/cluster
 	$(GOTEST) -count=1 ./e2e/cluster
 
@@ -71,7 +73,7 @@ e2e: ## real Chromium, real nginx and haproxy
 # other group.
 BITE ?= -all
 
-conformance: ## the suites clause by clause, on the terminal and in build/conformance.html; parts broken on purpose; the model
+conformance: redis ## the suites clause by clause, on the terminal and in build/conformance.html; parts broken on purpose; the model
 	@mkdir -p build
 	{ $(GOTEST) -count=1 -json -run 'Conformance|TestContract' ./conformance ./eventlog ./session ./sse ./ws ./longpoll ./store/bolt ./store/redis ./examples/ndjson || failed=1; \
 	  $(GOTEST) -count=1 -json -timeout 20m -run '$(SUITES)' ./conformance $(BITE) || failed=1; \
@@ -83,12 +85,12 @@ conformance: ## the suites clause by clause, on the terminal and in build/confor
 fuzz: ## each fuzz target for $(FUZZ)
 	tools/fuzz.sh $(FUZZ) $$($(GO) list ./... | grep -v /e2e)
 
-bench: ## against a bare write and centrifuge, and in Redis, about 6 minutes; the logs, in memory and in a file, another 4
+bench: redis ## against a bare write and centrifuge, and in Redis, about 6 minutes; the logs, in memory and in a file, another 4
 	cd bench && $(GO) run .
 	cd bench && $(GO) run . redis
 	$(GOTEST) -run '^$$' -bench 'Retained|BenchmarkAppend|BenchmarkFile|BenchmarkChannels' ./eventlog ./store/bolt
 
-bench-quick: ## the same in under a minute and a half
+bench-quick: redis ## the same in under a minute and a half
 	cd bench && $(GO) run . -quick
 	cd bench && $(GO) run . redis -quick
 
@@ -96,10 +98,10 @@ load: bench ## what takes minutes: the benchmark in full, 10,000 clients, 1000 b
 	cd load && $(GO) run .
 	$(GOTEST) -count=1 -timeout 20m -run '$(RANDOM_SCHEDULES)' ./breaker ./server ./conformance -seeds $(SEEDS)
 
-load-quick: ## 2000 clients, also with their node killed, 1000 beside bad ones, and 2000 of whom some are slow, in 2 min
+load-quick: redis ## 2000 clients, also with their node killed, 1000 beside bad ones, and 2000 of whom some are slow, in 2 min
 	cd load && $(GO) run . -quick
 
-chaos: ## random schedules of cuts, carriers, trims and stalls, and many nodes on Redis for 3 min, under the race detector
+chaos: redis ## random schedules of cuts, carriers, trims and stalls, and many nodes on Redis for 3 min, under the race detector
 	$(GOTEST) -race -count=1 -timeout 30m -run '$(RANDOM_SCHEDULES)' ./breaker ./server ./conformance -seeds $(SEEDS)
 	$(GOTEST) -race -count=1 -timeout 30m -run 'Conformance' ./conformance ./store/redis
 	$(GOTEST) -race -count=1 -v ./e2e/cluster -for 60s
