@@ -238,8 +238,18 @@ func (l *guardedLog) Append(ctx context.Context, ch Channel, b eventlog.Batch) (
 		last, duplicate, err = l.Log.Append(ctx, ch, b)
 		return err
 	})
+	if _, not := errors.AsType[*breaker.NotAsked](err); not {
+		err = notAppended{err}
+	}
 	return last, duplicate, err
 }
+
+// notAppended is the error of a batch for which the log was not asked.
+type notAppended struct{ error }
+
+func (e notAppended) Unwrap() error { return e.error }
+
+func (notAppended) Is(target error) bool { return target == eventlog.ErrNotAppended }
 
 func (l *guardedLog) Seek(ctx context.Context, ch Channel, start eventlog.Start) (at Position, err error) {
 	err = l.asked.ask(ctx, func() (err error) {

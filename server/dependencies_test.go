@@ -124,7 +124,7 @@ func TestLogThatFails(t *testing.T) {
 			}
 		}
 		_, err := w.srv.Publish(w.ctx, "r", server.Message{Data: []byte("1")})
-		if not, ok := errors.AsType[*breaker.NotAsked](err); !ok || !errors.Is(err, eventlog.ErrUnavailable) || not.After != 2*time.Second ||
+		if not, ok := errors.AsType[*breaker.NotAsked](err); !ok || !errors.Is(err, eventlog.ErrUnavailable) || !errors.Is(err, eventlog.ErrNotAppended) || not.After != 2*time.Second ||
 			err.Error() != "eventlog: unavailable: not asked: it failed 5 times, asked again in 2s" {
 			t.Errorf("the program's own: %v", err)
 		}

@@ -54,6 +54,37 @@ func TestPublishIsIdempotent(t *testing.T) {
 }
 
 // TestKeyIsJoinedWithSubject: who learns another's key can't use up its numbers.
+// TestPublishBatch: the program itself publishes once under a number, and only where
+// nothing came since.
+func TestPublishBatch(t *testing.T) {
+	inBubble(t, server.Options{Authorize: allow}, func(w *world) {
+		ch := server.Channel{Name: "r"}
+		b := eventlog.Batch{
+			Messages: []server.Message{{Data: []byte("1")}, {Data: []byte("2")}},
+			Producer: eventlog.Producer{ID: "order 7 shipped", Seq: 1},
+		}
+		first, duplicate, err := w.srv.PublishBatch(w.ctx, ch, b)
+		if err != nil || duplicate {
+			t.Fatalf("duplicate %v, %v", duplicate, err)
+		}
+		if again, duplicate, err := w.srv.PublishBatch(w.ctx, ch, b); again != first || !duplicate || err != nil {
+			t.Errorf("repeated: %v, not %v, duplicate %v, %v", again, first, duplicate, err)
+		}
+		since := eventlog.Batch{Messages: b.Messages[:1], Expect: &first}
+		if _, _, err := w.srv.PublishBatch(w.ctx, ch, since); err != nil {
+			t.Errorf("nothing came since: %v", err)
+		}
+		_, _, err = w.srv.PublishBatch(w.ctx, ch, since)
+		if _, ok := errors.AsType[*eventlog.Expectation](err); !ok {
+			t.Errorf("something came since: %v", err)
+		}
+		page, err := w.log.Read(w.ctx, ch, w.seek("r", eventlog.Start{Earliest: true}), eventlog.Limit{})
+		if err != nil || len(page.Events) != 3 {
+			t.Errorf("%d events, %v", len(page.Events), err)
+		}
+	})
+}
+
 func TestKeyIsJoinedWithSubject(t *testing.T) {
 	byHeader := func(r *http.Request) (server.Identity, error) {
 		if r.Header.Get("User") == "" {

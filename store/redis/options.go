@@ -38,7 +38,8 @@ type Options struct {
 	MaxData int
 
 	// Timeout bounds each question to Redis, and how long replicas may take to have
-	// an event. Default: 3 s.
+	// an event. The client's ReadTimeout should be longer, or a wait for replicas ends
+	// with the connection. Default: 3 s.
 	Timeout time.Duration
 
 	// AppendWait is how long an append that certainly did not happen, as Redis can't

@@ -41,19 +41,11 @@ if ARGV[7] ~= '' then from = math.max(from, since(tonumber(ARGV[7]))) end
 if ARGV[8] ~= '' then to = math.min(to, since(tonumber(ARGV[8]))) end
 to = math.max(from, to)
 
--- at tells the position of an offset at which nothing was read.
-local function at(offset)
-  if offset == m.head then return m.head, m.mark, m.sum end
-  if offset == m.base then return m.base, m.basemark, m.basesum end
-  local e = entry(c, offset)
-  if e then return e.offset, e.mark, e.sum end
-  e = entry(c, offset + 1)
-  return offset, e.prev, e.sum - e.size
-end
-
 local answer = seen('part', m, g)
 for _, offset in ipairs({from, to}) do
-  local o, mark, sum = at(offset)
+  local o, mark, sum = m.head, m.mark, m.sum
+  if offset ~= m.head then o, mark, sum = at(c, m, offset) end
+  if not o then o, mark, sum = m.base, m.basemark, m.basesum end
   table.insert(answer, o)
   table.insert(answer, mark)
   table.insert(answer, sum)

@@ -73,6 +73,17 @@ local function entry(c, offset)
   return found[1] and parse(found[1])
 end
 
+-- at tells the position and the sum of an offset: if somebody took its entry out of the
+-- stream, by the one after it; else nil.
+local function at(c, m, offset)
+  if offset == m.base then return m.base, m.basemark, m.basesum end
+  local e = entry(c, offset)
+  if e then return offset, e.mark, e.sum end
+  e = entry(c, offset + 1)
+  if e then return offset, e.prev, e.sum - e.size end
+  return nil
+end
+
 -- A mark has 48 bits. The highest 8 are of the log: a position of before Redis lost
 -- everything is known for that also where it is below what is kept, if an old copy
 -- was restored since.
@@ -115,11 +126,15 @@ local function advance(c, m, most)
   local low, high = e.offset, math.min(m.head, e.offset + most - 1)
   while low < high do
     local middle = math.floor((low + high + 1) / 2)
-    local at = entry(c, middle)
-    if not at or at.time + m.age <= now then low = middle else high = middle - 1 end
+    local there = entry(c, middle)
+    if not there or there.time + m.age <= now then low = middle else high = middle - 1 end
   end
-  local last = entry(c, low)
-  m.base, m.basemark, m.basesum, m.oldest = low, last.mark, last.sum, last.time
+  local offset, mark, sum = at(c, m, low)
+  if offset then
+    m.base, m.basemark, m.basesum = offset, mark, sum
+  elseif low == m.head then
+    m.base, m.basemark, m.basesum = m.head, m.mark, m.sum
+  end
 end
 
 -- look returns what a reader sees of a channel: m with its base moved over what is
@@ -130,12 +145,9 @@ local function look(c)
   advance(c, m, 9007199254740992)
   m.last, m.lastmark = m.head, m.mark
   if m.readable and m.readable < m.head then
-    if m.readable <= m.base then
-      m.head, m.mark, m.sum = m.base, m.basemark, m.basesum
-    else
-      local e = entry(c, m.readable)
-      m.head, m.mark, m.sum = e.offset, e.mark, e.sum
-    end
+    local offset, mark, sum = at(c, m, math.max(m.readable, m.base))
+    if not offset then offset, mark, sum = m.base, m.basemark, m.basesum end -- until more is confirmed
+    m.head, m.mark, m.sum = offset, mark, sum
   end
   return m
 end
@@ -156,9 +168,8 @@ local function locate(c, m, g, offset, mark)
   if offset == m.head then known = m.mark
   elseif offset == m.base then known = m.basemark
   else
-    local e = entry(c, offset)
-    local after = not e and entry(c, offset + 1) -- somebody took it out of the stream
-    known = e and e.mark or after and after.prev
+    local _
+    _, known = at(c, m, offset)
   end
   if known ~= mark then return 'rewritten' end
   return nil

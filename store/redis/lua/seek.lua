@@ -16,6 +16,7 @@ elseif ARGV[3] == 'since' then
     if not e or e.time < tonumber(ARGV[4]) then low = middle else offset = middle - 1 end
   end
 end
-local mark = m.mark
-if offset == m.base then mark = m.basemark elseif offset < m.head then mark = entry(c, offset).mark end
-return {'at', offset, mark}
+if offset == m.head then return {'at', offset, m.mark} end
+local there, mark = at(c, m, offset)
+if not there then return {'at', m.base, m.basemark} end
+return {'at', there, mark}

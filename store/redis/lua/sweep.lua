@@ -23,7 +23,8 @@ for _, name in ipairs(due) do
     else
       if m.base > from then
         redis.call('XTRIM', c.events, 'MINID', str(m.base + 1))
-        m.oldest = entry(c, m.base + 1).time
+        local first = redis.call('XRANGE', c.events, '-', '+', 'COUNT', 1)[1]
+        if first then m.oldest = parse(first).time end
       end
       redis.call('ZADD', AGING, str(m.oldest + math.max(m.age, 0)), name)
     end
