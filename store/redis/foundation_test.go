@@ -120,3 +120,26 @@ func TestReadsCreateNoKeys(t *testing.T) {
 		t.Errorf("keys before: %q, after: %q", before, after)
 	}
 }
+
+// TestProducersLeaveNothing: of one that is forgotten nothing stays in Redis.
+func TestProducersLeaveNothing(t *testing.T) {
+	server := redistest.Start(t, redistest.Options{})
+	l := openOn(t, server, Options{Buckets: 1})
+	defer l.Close()
+	send(t, l, "a")
+	before := l.client.Keys(t.Context(), "*").Val()
+	b := eventlog.Batch{Messages: []eventlog.Message{{Data: []byte("1")}}, Producer: eventlog.Producer{Owner: "o", ID: "p", Seq: 1}}
+	if _, _, err := l.Append(t.Context(), room, b); err != nil {
+		t.Fatal(err)
+	}
+	if during := l.client.Keys(t.Context(), "*").Val(); len(during) != len(before)+3 {
+		t.Fatalf("with a producer: %q", during)
+	}
+	l.o.RememberProducers = 0 // it is long ago
+	if err := l.sweep(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	if after := l.client.Keys(t.Context(), "*").Val(); len(after) != len(before) {
+		t.Errorf("keys before: %q, after: %q", before, after)
+	}
+}
