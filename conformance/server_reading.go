@@ -207,7 +207,7 @@ func inWords(it wireclient.Item) string {
 	case it.End != nil:
 		return fmt.Sprintf("the end %q of %q", it.End.Code, it.Channel)
 	case it.Close != nil:
-		return fmt.Sprintf("the goodbye %q", it.Close.Code)
+		return fmt.Sprintf("the goodbye %q (%s)", it.Close.Code, it.Close.Class)
 	case it.Open != nil:
 		return "an open"
 	case it.Beat:

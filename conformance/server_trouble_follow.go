@@ -146,7 +146,6 @@ func (f *follower) read(way form, s *site, enough func() bool) error {
 		cancel()
 		return err
 	}
-	end := func() { cancel(); stream.Close() }
 	news := time.Now()
 	for err == nil && !enough() {
 		var it wireclient.Item
@@ -162,11 +161,16 @@ func (f *follower) read(way form, s *site, enough func() bool) error {
 		}
 		err = f.take(it)
 	}
-	if err == nil && f.leaves {
-		c.atEnd(end)
-	} else {
-		end()
+	ws, isWS := stream.(*wireclient.WSStream)
+	switch {
+	case err == nil && f.leaves:
+		c.atEnd(func() { cancel(); stream.Close() })
+		return nil
+	case err == nil && isWS:
+		ws.Leave()
 	}
+	cancel()
+	stream.Close()
 	return err
 }
 
@@ -215,7 +219,7 @@ func (f *follower) take(it wireclient.Item) error {
 		f.takeToken(it.Open)
 	case it.Close != nil:
 		f.told = *it.Close
-		return errGoodbye
+		return fmt.Errorf("%w: %s", errGoodbye, inWords(it))
 	case it.End != nil:
 		return fmt.Errorf("the channel ended with %q", it.End.Code)
 	}

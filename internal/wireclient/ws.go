@@ -102,7 +102,15 @@ func (s *WSStream) Next() (Item, error) {
 	return parse(text)
 }
 
-// Close implements [Stream].
+// Leave ends the line by a close frame, as programs do that have read enough, and
+// waits a few seconds for the server's.
+func (s *WSStream) Leave() {
+	_ = s.c.Close(websocket.StatusNormalClosure, "")
+	s.Close()
+}
+
+// Close implements [Stream]. It cuts the connection off, which counts against
+// WebSockets if it comes again and again (PROTOCOL P8.5).
 func (s *WSStream) Close() {
 	s.mu.Lock()
 	s.unbind()
