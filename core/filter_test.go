@@ -58,26 +58,29 @@ func TestShare(t *testing.T) {
 // TestBatchesOfFilters: many filters don't take more than a bound, and one of
 // them not the room of the others.
 func TestBatchesOfFilters(t *testing.T) {
-	topic := &topic{}
+	topic := &topic{engine: &Engine{o: Options{PageBytes: 1000}}}
 	filters := make([]*filter, 30)
 	for i := range filters {
 		filters[i] = newFilter(&eventlog.Filter{Tags: []string{string(rune('a' + i))}})
 	}
 	at := func(n int) eventlog.Position { return eventlog.Position{Offset: uint64(n), Mark: 1} } //nolint:gosec // small
-	first := topic.batchAfter(at(0), 100, filters[0])
-	for n := range 10 * keptOfOne {
-		topic.batchAfter(at(n), 100, filters[1])
+	first := topic.batchAfter(at(0), 250, filters[0])
+	for n := range 40 * keptOfOne {
+		topic.batchAfter(at(n), 250, filters[1])
 	}
-	if topic.batchAfter(at(0), 100, filters[0]) != first {
+	if n := len(topic.batches); n != 1+4*keptOfOne {
+		t.Errorf("%d batches of a quarter of a page are kept of two filters, not one and %d", n, 4*keptOfOne)
+	}
+	if topic.batchAfter(at(0), 250, filters[0]) != first {
 		t.Error("the batch of one filter went for those of another")
 	}
 	for _, f := range filters {
-		if topic.batchAfter(at(0), 100, f) != topic.batchAfter(at(0), 100, newFilter(&f.Filter)) {
+		if topic.batchAfter(at(0), 1000, f) != topic.batchAfter(at(0), 1000, newFilter(&f.Filter)) {
 			t.Error("a batch is not found again")
 		}
 	}
-	if n := len(topic.batches); n > keptBatches {
-		t.Errorf("%d batches are kept", n)
+	if n := len(topic.batches); n != keptPages {
+		t.Errorf("%d batches of a page are kept, not %d", n, keptPages)
 	}
 	topic.batches = nil
 }

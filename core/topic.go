@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"math/bits"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -14,15 +15,16 @@ import (
 	"github.com/throughline/throughline/transport"
 )
 
-// keptBatches is how many of the last batches a topic remembers, and batchAge
-// for how long. Live lines with one filter all ask for the same one or two, at
-// once, so no filter gets more than keptOfOne; what is older would only take
-// memory, and outlive what the log may keep. Where there are more filters than
-// fit, their lines read for themselves.
+// keptPages is for how many whole pages (Options.PageBytes) a topic remembers the last
+// batches, each counted as what it may hold, and batchAge for how long. Live lines with
+// one filter all ask for the same one or two, at once, and those that catch up for a few
+// smaller ones, so no filter gets more than keptOfOne; what is older would only take
+// memory, and outlive what the log may keep. Where there are more filters than fit, their
+// lines read for themselves.
 const (
-	keptBatches = 16
-	keptOfOne   = 4
-	batchAge    = 2 * time.Second
+	keptPages = 16
+	keptOfOne = 4
+	batchAge  = 2 * time.Second
 )
 
 // A topic is a channel with subscriptions on this engine.
@@ -193,20 +195,24 @@ func (t *topic) batchAfter(after eventlog.Position, size int, f *filter) *batch 
 	return b
 }
 
-// keep remembers a batch. Called with batchesMu held.
+// keep remembers a batch, and forgets as many of the oldest as have no room beside it.
+// Called with batchesMu held.
 func (t *topic) keep(b *batch) {
-	last, same := -1, 0
-	for i, other := range t.batches {
+	page := t.engine.o.PageBytes
+	all, same := b.most, b.most
+	t.batches = slices.DeleteFunc(t.batches, func(other *batch) bool {
 		if other.filter.text == b.filter.text {
-			last, same = i, same+1
+			if same+other.most > keptOfOne*page {
+				return true
+			}
+			same += other.most
 		}
-	}
-	switch {
-	case same >= keptOfOne:
-		t.batches = slices.Delete(t.batches, last, last+1)
-	case len(t.batches) >= keptBatches:
-		t.batches = slices.Delete(t.batches, keptBatches-1, keptBatches)
-	}
+		if all+other.most > keptPages*page {
+			return true
+		}
+		all += other.most
+		return false
+	})
 	t.batches = slices.Insert(t.batches, 0, b)
 	if t.aging == nil {
 		t.aging = time.AfterFunc(batchAge, t.age)
@@ -268,8 +274,29 @@ func (t *topic) read(b *batch) {
 	default:
 		t.head.Store(page.Head.Offset)
 		t.known.Store(b.version)
+		shorten(&page, b.after)
 		t.take(b, page)
 	}
+}
+
+// shorten ends a page that others follow at an offset which those come to as well that
+// began elsewhere: a multiple of a power of two, with more than half of the page before it.
+// From there on they share what is read and encoded.
+func shorten(page *eventlog.Page, after eventlog.Position) {
+	long := page.Next.Offset - after.Offset
+	if !page.More() || long < 4 {
+		return
+	}
+	grid := uint64(1) << (bits.Len64(long) - 2) // at most half of it, and more than a quarter
+	end := page.Next.Offset &^ (grid - 1)
+	last, ok := slices.BinarySearchFunc(page.Events, end, func(e eventlog.Event, end uint64) int { return cmp.Compare(e.At.Offset, end) })
+	if !ok { // a filter left it out, and only the log knows its position
+		return
+	}
+	for i := last + 1; i < len(page.Events); i++ {
+		page.Behind += int64(page.Events[i].Size())
+	}
+	page.Events, page.Next = page.Events[:last+1], page.Events[last].At
 }
 
 // take makes a run of a page. An event that can't be shown becomes a gap of
