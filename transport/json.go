@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"bytes"
 	"encoding/base64"
 	"strconv"
 	"strings"
@@ -60,9 +61,10 @@ func appendPayload(dst []byte, kind eventlog.Kind, data []byte) []byte {
 func appendOneLine(dst, json []byte) []byte {
 	start := len(dst)
 	dst = append(dst, json...)
-	for i := start; i < len(dst); i++ {
-		if dst[i] == '\n' || dst[i] == '\r' {
-			dst[i] = ' '
+	for _, end := range []byte("\r\n") {
+		rest := dst[start:]
+		for i := bytes.IndexByte(rest, end); i >= 0; i = bytes.IndexByte(rest, end) {
+			rest[i], rest = ' ', rest[i+1:]
 		}
 	}
 	return dst

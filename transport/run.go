@@ -46,7 +46,11 @@ func (r *Run) As(c Codec) *Encoded {
 }
 
 func (r *Run) encode(c Codec) Encoded {
-	e := Encoded{Ends: make([]int, 0, len(r.Events))}
+	size := 0
+	for i := range r.Events {
+		size += r.Events[i].Size() // about what it is with its names around it
+	}
+	e := Encoded{Bytes: make([]byte, 0, size), Ends: make([]int, 0, len(r.Events))}
 	at := eventlog.Position{}
 	for i := range r.Events {
 		e.Bytes = c.AppendEvent(e.Bytes, r.Channel.Name, &r.Events[i])
