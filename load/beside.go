@@ -276,12 +276,20 @@ func (s *scene) slice(ctx context.Context, bad bool) (r ratios, noise float64, e
 	} else {
 		pause(ctx, s.times.Rest)
 	}
+	if r, noise, err = s.look(ctx, what, s.times.Slice); err != nil || !bad {
+		return r, noise, err
+	}
+	return r, noise, s.rest()
+}
+
+// look measures for a while, whatever is going on.
+func (s *scene) look(ctx context.Context, what string, long time.Duration) (r ratios, noise float64, err error) {
 	began, err := s.load()
 	if err != nil {
 		return r, 0, err
 	}
 	w := span{From: now()}
-	pause(ctx, s.times.Slice)
+	pause(ctx, long)
 	w.To = now()
 	over, err := s.load()
 	if err != nil {
@@ -291,19 +299,14 @@ func (s *scene) slice(ctx context.Context, bad bool) (r ratios, noise float64, e
 	if err != nil {
 		return r, 0, err
 	}
-	if bad {
-		if err := s.rest(); err != nil {
-			return r, 0, err
-		}
-	}
 	late := ""
 	if d.Missing > 0 {
 		late = fmt.Sprintf("; %d of %d did not come", d.Missing, d.Events)
 	}
 	used, other := over.since(began)
-	each := float64(over.server-began.server) / 1e3 / float64(d.Events)
-	s.t.say(s.name, "slice %-7s bad clients: p50 %s, p99 %s, most %s ms; %s, %s µs of the server for each delivery to the others%s", what, digits(d.P50), digits(d.P99), digits(d.Most), used, digits(each), late)
-	return ratios{P99: d.P99, CPU: each}, other, nil
+	r = ratios{P99: d.P99, CPU: float64(over.server-began.server) / 1e3 / float64(d.Events)}
+	s.t.say(s.name, "slice %-7s bad clients: p50 %s, p99 %s, most %s ms; %s, %s µs of the server for each delivery to the others%s", what, digits(d.P50), digits(d.P99), digits(d.Most), used, digits(r.CPU), late)
+	return r, other, nil
 }
 
 // A cores is what each process has used, and what the machine has.

@@ -37,110 +37,149 @@ type moment struct {
 	redis redisUsage
 }
 
+// A resumption is clients on one of three nodes that share nothing but a Redis.
+type resumption struct {
+	*lab
+	t      *trials
+	redis  *redistest.Server
+	client *goredis.Client
+	plan   servePlan
+	// second is the node that they come back to, and known the scripts that the
+	// others had Redis load: their names by hash.
+	second *process
+	known  map[string]string
+}
+
 // resume kills the node that all clients are on, while events go on. They resume on
 // another one, which has served nobody before.
 func (t *trials) resume(ctx context.Context) error {
-	server, err := redistest.Run(redistest.Options{})
-	if err != nil {
-		return err
-	}
-	defer func() { _ = server.Close() }()
-	client := goredis.NewClient(server.Options())
-	defer func() { _ = client.Close() }()
-	if err := withServers(ctx, client); err != nil {
-		return err
-	}
-	p := servePlan{Redis: server.Addr(), Handshakes: resumeHandshakes, Verbose: t.Verbose}
-	l, err := newLab(ctx, p, roleServer) // its server only publishes
-	if err != nil {
-		return err
-	}
-	defer l.close()
-	first := l.bad
-	at, err := ask[string](first, "serve", p)
-	if err != nil {
-		return err
-	}
-	names := channels(resumeChannels)
-	published := publishPlan{Channels: names, PerSecond: resumePace, Size: besideSize}
-	if err := tell(l.server, "publish", published); err != nil {
-		return err
-	}
-	if _, err := ask[time.Duration](l.fleet, "connect", fleetPlan{Addr: at, Channels: names, Mix: mix(t.Resume)}); err != nil {
-		return err
-	}
-	pause(ctx, resumeClaims)
-	known := map[string]string{} // of scripts, those that others had Redis load
-	for _, other := range []*process{l.server, first} {
-		told, err := ask[asking](other, "asked", none{})
-		if err != nil {
+	r := &resumption{t: t, known: map[string]string{}}
+	defer r.close()
+	for _, do := range []func(context.Context) error{r.begin, r.connect, r.openSecond, r.kill} {
+		if err := do(ctx); err != nil {
 			return err
 		}
-		maps.Copy(known, told.Names)
 	}
-
-	second, err := start(ctx, roleServer)
-	if err != nil {
-		return err
-	}
-	defer second.stop()
-	to, err := ask[string](second, "serve", p)
-	if err != nil {
-		return err
-	}
-	count := func() (m moment, err error) {
-		m.at = now()
-		if m.node, err = ask[usage](second, "measure", cleaning{}); err != nil {
-			return m, err
-		}
-		if m.asked, err = ask[asking](second, "asked", none{}); err != nil {
-			return m, err
-		}
-		m.redis, err = usageOf(ctx, client)
-		maps.Copy(m.asked.Names, known)
-		return m, err
-	}
-	before, err := count()
-	if err != nil {
-		return err
-	}
-	if err := tell(l.fleet, "move", to); err != nil {
-		return err
-	}
-	killed := now()
-	first.kill()
-	home, err := ask[homecoming](l.fleet, "moved", backWithin)
-	back := now()
-	t.gate("resume", err == nil, "the node of %d clients was killed, all back on a fresh one after %.1f s (at most %v); they met: %s", t.Resume, (back - killed).Seconds(), backWithin, counts(home.Met))
-	if err != nil {
-		t.say("resume", "%v", err)
-	}
-	if err := l.learn(); err != nil {
-		return err
-	}
-	behind, err := ask[int](l.fleet, "reach", 10*time.Second)
-	if err != nil {
-		return err
-	}
-	reached, err := count()
-	if err != nil {
-		return err
-	}
-	t.gate("resume", behind == 0, "all had what they missed after %.1f s", (reached.at - killed).Seconds())
-	t.gateReads(before, reached)
-
-	pause(ctx, resumeClaims)
-	claimed, err := count()
-	if err != nil {
-		return err
-	}
-	t.sayCost("resuming", before, reached)
-	t.sayCost("the seconds after", reached, claimed)
-	v, behind, err := l.judge()
+	v, behind, err := r.judge()
 	if err != nil {
 		return err
 	}
 	t.gateVerdict("resume", v, behind)
+	return nil
+}
+
+func (r *resumption) close() {
+	if r.second != nil {
+		r.second.stop()
+	}
+	if r.lab != nil {
+		r.lab.close()
+	}
+	if r.redis != nil {
+		_ = r.client.Close()
+		_ = r.redis.Close()
+	}
+}
+
+func (r *resumption) begin(ctx context.Context) (err error) {
+	if r.redis, err = redistest.Run(redistest.Options{}); err != nil {
+		return err
+	}
+	r.client = goredis.NewClient(r.redis.Options())
+	if err = withServers(ctx, r.client); err != nil {
+		return err
+	}
+	r.plan = servePlan{Redis: r.redis.Addr(), Handshakes: resumeHandshakes, Verbose: r.t.Verbose}
+	r.lab, err = newLab(ctx, r.plan, roleServer) // its server only publishes
+	return err
+}
+
+// first is the node that dies.
+func (r *resumption) first() *process { return r.bad }
+
+// connect has all clients on the first node, and their sessions claimed.
+func (r *resumption) connect(ctx context.Context) error {
+	at, err := ask[string](r.first(), "serve", r.plan)
+	if err != nil {
+		return err
+	}
+	names := channels(resumeChannels)
+	if err := tell(r.server, "publish", publishPlan{Channels: names, PerSecond: resumePace, Size: besideSize}); err != nil {
+		return err
+	}
+	if _, err := ask[time.Duration](r.fleet, "connect", fleetPlan{Addr: at, Channels: names, Mix: mix(r.t.Resume)}); err != nil {
+		return err
+	}
+	pause(ctx, resumeClaims)
+	for _, node := range []*process{r.server, r.first()} {
+		told, err := ask[asking](node, "asked", none{})
+		if err != nil {
+			return err
+		}
+		maps.Copy(r.known, told.Names)
+	}
+	return nil
+}
+
+// openSecond begins the node that they will come back to.
+func (r *resumption) openSecond(ctx context.Context) (err error) {
+	if r.second, err = start(ctx, roleServer); err != nil {
+		return err
+	}
+	to, err := ask[string](r.second, "serve", r.plan)
+	if err != nil {
+		return err
+	}
+	return tell(r.fleet, "move", to)
+}
+
+func (r *resumption) count(ctx context.Context) (m moment, err error) {
+	m.at = now()
+	if m.node, err = ask[usage](r.second, "measure", cleaning{}); err != nil {
+		return m, err
+	}
+	if m.asked, err = ask[asking](r.second, "asked", none{}); err != nil {
+		return m, err
+	}
+	m.redis, err = usageOf(ctx, r.client)
+	maps.Copy(m.asked.Names, r.known)
+	return m, err
+}
+
+// kill counts what it takes until all are back, have what they missed, and are claimed.
+func (r *resumption) kill(ctx context.Context) error {
+	before, err := r.count(ctx)
+	if err != nil {
+		return err
+	}
+	killed := now()
+	r.first().kill()
+	home, err := ask[homecoming](r.fleet, "moved", backWithin)
+	r.t.gate("resume", err == nil, "the node of %d clients was killed, all back on a fresh one after %.1f s (at most %v); they met: %s", r.t.Resume, (now() - killed).Seconds(), backWithin, counts(home.Met))
+	if err != nil {
+		r.t.say("resume", "%v", err)
+	}
+	if err := r.learn(); err != nil {
+		return err
+	}
+	behind, err := ask[int](r.fleet, "reach", 10*time.Second)
+	if err != nil {
+		return err
+	}
+	reached, err := r.count(ctx)
+	if err != nil {
+		return err
+	}
+	r.t.gate("resume", behind == 0, "all had what they missed after %.1f s", (reached.at - killed).Seconds())
+	r.t.gateReads(before, reached)
+
+	pause(ctx, resumeClaims)
+	claimed, err := r.count(ctx)
+	if err != nil {
+		return err
+	}
+	r.t.sayCost("resuming", before, reached)
+	r.t.sayCost("the seconds after", reached, claimed)
 	return nil
 }
 

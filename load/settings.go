@@ -56,13 +56,18 @@ type slowSettings struct {
 	Away    time.Duration // how long those at most are away who flap, so that what connecting costs is bounded
 	Run     time.Duration // with all of them
 	Pairs   int           // of slices with all and without
-	Stalls  int           // pairs of slices with those that stall, and without
-	Lasting time.Duration // how long they have been at it then
-	Slice   time.Duration
-	Settle  time.Duration
-	Gate    float64 // the highest median of the ratios of p99 that passes
-	Cost    float64 // and of the ratios of the processor's time for each delivery
-	Windows windows
+	// How often it is measured what a delivery costs beside those that stall, and without;
+	// for how long they have stalled then; for how many minutes; and
+	// Options.MaxEvictionDelay meanwhile. 0: the default.
+	Costs       int
+	Lasting     time.Duration
+	CostMinutes int
+	CostDelay   time.Duration
+	Slice       time.Duration
+	Settle      time.Duration
+	Gate        float64 // the highest median of the ratios of p99 that passes
+	Cost        float64 // and of the ratios of the processor's time for each delivery
+	Windows     windows
 }
 
 // full is `make load`.
@@ -72,7 +77,7 @@ func full() settings {
 		Clients: 1000, Bad: 5, Pace: 20, Run: time.Minute, Pairs: 5, Slice: 8 * time.Second, Settle: 2 * time.Second, Target: 1.2, Gate: 1.2,
 		Cycles: 10_000, Storm: 10_000, Resume: 10_000,
 		Slow: slowSettings{
-			Clients: 10_000, Pace: 1, Backlog: 2000, Modems: 500, Away: 10 * time.Second, Run: time.Minute, Pairs: 5, Stalls: 5, Lasting: time.Minute, Slice: 8 * time.Second, Settle: 4 * time.Second, Gate: 1.2, Cost: 1.1,
+			Clients: 10_000, Pace: 1, Backlog: 2000, Modems: 500, Away: 10 * time.Second, Run: time.Minute, Pairs: 5, Costs: 3, Lasting: time.Minute, CostMinutes: 4, Slice: 8 * time.Second, Settle: 4 * time.Second, Gate: 1.2, Cost: 1.1,
 			Windows: windows{WriteTimeout: 10 * time.Second, LagWindow: 10 * time.Second, EvictionDelay: 5 * time.Second, MaxEvictionDelay: 20 * time.Second, LaggardBytes: 64 << 20},
 		},
 		Wall: 192 << 20, WallTimes: 10, WallOver: 40 * time.Second,
@@ -126,8 +131,10 @@ func parseSettings(args []string, out io.Writer) (settings, error) {
 	f.DurationVar(&s.Slow.Slice, "slow-slice", s.Slow.Slice, "how long each slice there takes")
 	f.DurationVar(&s.Slow.Settle, "slow-settle", s.Slow.Settle, "how long nothing is measured before each slice there")
 	f.IntVar(&s.Slow.Pairs, "slow-pairs", s.Slow.Pairs, "pairs of slices there, one with all of them and one without")
-	f.IntVar(&s.Slow.Stalls, "slow-stalls", s.Slow.Stalls, "pairs of slices there, one with those that stall and one without")
-	f.DurationVar(&s.Slow.Lasting, "slow-lasting", s.Slow.Lasting, "how long those that stall have been at it then")
+	f.IntVar(&s.Slow.Costs, "slow-costs", s.Slow.Costs, "how often it is measured there what a delivery costs beside those that stall, and without")
+	f.DurationVar(&s.Slow.Lasting, "slow-lasting", s.Slow.Lasting, "for how long they have stalled when that begins")
+	f.IntVar(&s.Slow.CostMinutes, "slow-cost-minutes", s.Slow.CostMinutes, "how many minutes that takes")
+	f.DurationVar(&s.Slow.CostDelay, "slow-cost-delay", s.Slow.CostDelay, "Options.MaxEvictionDelay meanwhile; 0: the default")
 	f.DurationVar(&s.Slow.Windows.WriteTimeout, "slow-timeout", s.Slow.Windows.WriteTimeout, "Options.WriteTimeout there")
 	f.IntVar(&s.Slow.Windows.LaggardBytes, "slow-room", s.Slow.Windows.LaggardBytes, "Options.LaggardBytes there")
 	f.Int64Var(&s.Wall, "wall", s.Wall, "bytes of memory that the server of trial wall may take (Options.MemoryLimit)")
@@ -162,7 +169,9 @@ func (s settings) check() error {
 		{"slow-away", s.Slow.Away.Seconds(), 0, 60},
 		{"slow-settle", s.Slow.Settle.Seconds(), 0, 60},
 		{"slow-pairs", float64(s.Slow.Pairs), 1, 20},
-		{"slow-stalls", float64(s.Slow.Stalls), 0, 20},
+		{"slow-costs", float64(s.Slow.Costs), 0, 20},
+		{"slow-cost-minutes", float64(s.Slow.CostMinutes), 0, 30},
+		{"slow-cost-delay", s.Slow.CostDelay.Seconds(), 0, 600},
 		{"slow-lasting", s.Slow.Lasting.Seconds(), 0, 600},
 		{"slow-timeout", s.Slow.Windows.WriteTimeout.Seconds(), 1, 30},
 		{"slow-room", float64(s.Slow.Windows.LaggardBytes), 1 << 20, 1 << 30},

@@ -39,18 +39,15 @@ type slowScene struct {
 	start time.Duration
 }
 
-// slowly measures what slow clients do to the others and to the server, and judges
-// what they get themselves.
+// slowly measures what slow clients do to the others and to the server, judges what
+// they get themselves, and measures what those cost that stall.
 func (t *trials) slowly(ctx context.Context) error {
-	s, err := t.newSlowScene(ctx)
+	s, err := t.newSlowScene(ctx, t.Slow.Windows, t.Slow.Backlog/10)
 	if err != nil {
 		return err
 	}
 	defer s.close()
-	parts := []func(context.Context) error{s.memory, s.atIt, s.compare, s.costs, s.settle}
-	if s.o.Stalls == 0 {
-		parts = slices.Delete(parts, 3, 4)
-	}
+	parts := []func(context.Context) error{s.memory, s.atIt, s.compare, s.settle}
 	if s.o.Run == 0 {
 		parts = slices.Delete(parts, 1, 2) // the slices have them at it, too
 	}
@@ -59,13 +56,16 @@ func (t *trials) slowly(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	s.close()
+	return t.costs(ctx)
 }
 
-func (t *trials) newSlowScene(ctx context.Context) (s *slowScene, err error) {
+// newSlowScene makes a server and its clients. Those who stall read so many events of each
+// line but their first.
+func (t *trials) newSlowScene(ctx context.Context, w windows, readOn int) (s *slowScene, err error) {
 	o := &t.Slow
 	s = &slowScene{scene: &scene{t: t, name: "slow", times: slicing{o.Slice, o.Settle, o.Settle / 3}}, o: o, start: now()}
-	if s.lab, err = newLab(ctx, servePlan{Windows: o.Windows, Verbose: t.Verbose}, roleSlow); err != nil {
+	if s.lab, err = newLab(ctx, servePlan{Windows: w, Verbose: t.Verbose}, roleSlow); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -85,12 +85,12 @@ func (t *trials) newSlowScene(ctx context.Context) (s *slowScene, err error) {
 	s.plan = fleetPlan{Addr: s.addr, Channels: names, Mix: mix(o.Clients - 2*tenth - tenth/2)}
 	s.slow = fleetPlan{
 		Addr: s.addr, Channels: names, Mix: slowMix(tenth), Network: slowNet,
-		Behind: fmt.Sprintf("last=%d", o.Backlog), Delay: o.Windows.EvictionDelay, Away: o.Away, ReadOn: o.Backlog / 10,
+		Behind: fmt.Sprintf("last=%d", o.Backlog), Delay: o.Windows.EvictionDelay, Away: o.Away, ReadOn: readOn,
 	}
 	if o.Modems > 0 {
 		s.slow.Modems = fmt.Sprintf("last=%d", o.Modems)
 	}
-	s.rest = func() error { return tell(s.bad, "be", asleep) }
+	s.rest = func() error { return tell(s.bad, "be", turn{Mood: asleep}) }
 
 	if err = tell(s.server, "publish", publishPlan{Channels: names, PerSecond: o.Pace, Size: besideSize, Backlog: o.Backlog}); err != nil {
 		return nil, err
@@ -173,7 +173,7 @@ func (s *slowScene) memory(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := tell(s.bad, "be", once); err != nil {
+	if err := tell(s.bad, "be", turn{Mood: once}); err != nil {
 		return err
 	}
 	w, stalling := s.o.Windows, s.slow.number(stalled)
@@ -238,7 +238,7 @@ func (s *slowScene) untilEvicted(ctx context.Context, n int) (most, last holding
 
 // atIt has them all at it for a while, so that what grows has time to.
 func (s *slowScene) atIt(ctx context.Context) error {
-	if err := tell(s.bad, "be", busyAt); err != nil {
+	if err := tell(s.bad, "be", turn{Mood: busyAt}); err != nil {
 		return err
 	}
 	from := now()
@@ -258,7 +258,7 @@ func (s *slowScene) atIt(ctx context.Context) error {
 
 // compare measures slices with all of them and without.
 func (s *slowScene) compare(ctx context.Context) error {
-	s.rouse = func() error { return tell(s.bad, "be", busyAt) }
+	s.rouse = func() error { return tell(s.bad, "be", turn{Mood: busyAt}) }
 	all, err := s.pairs(ctx, s.o.Pairs)
 	if err != nil {
 		return err
@@ -269,32 +269,13 @@ func (s *slowScene) compare(ctx context.Context) error {
 	return nil
 }
 
-// costs measures slices with those that stall, when they have been at it for a while,
-// and without. All that they cost counts as the cost of what the good ones get, and that
-// they come back again and again, to stall anew; but not that a thousand connect at once,
-// as they do when a slice begins. Those who connect all the time are not among them: each
-// connection costs what it costs.
-func (s *slowScene) costs(ctx context.Context) error {
-	s.rouse = func() error { return tell(s.bad, "be", steady) }
-	defer func(before time.Duration) { s.times.Settle = before }(s.times.Settle)
-	s.times.Settle = s.o.Lasting
-	all, err := s.pairs(ctx, s.o.Stalls)
-	if err != nil {
-		return err
-	}
-	cost := summarise(costRatios(all))
-	s.t.gate(s.name, cost.Median <= s.o.Cost, "time of the server's process for each delivery to a good one, with those that have stalled for %.0f s to that without, %d pairs: %v (median at most %v)",
-		s.o.Lasting.Seconds(), len(all), cost, s.o.Cost)
-	return nil
-}
-
 // settle has the slow ones read what they missed, and judges all.
 func (s *slowScene) settle(ctx context.Context) error {
 	did, err := ask[deeds](s.bad, "deeds", none{})
 	if err != nil {
 		return err
 	}
-	if err := tell(s.bad, "be", calm); err != nil {
+	if err := tell(s.bad, "be", turn{Mood: calm}); err != nil {
 		return err
 	}
 	said, err := ask[telling](s.server, "told", none{})

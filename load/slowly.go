@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -50,10 +51,17 @@ func (m mood) wakes(how manner) bool {
 	return true
 }
 
+// A turn is what they do from now on.
+type turn struct {
+	Mood mood
+	Over time.Duration // over how long those begin who were asleep; 0: wakeOver
+}
+
 // moods has the mood of all, and tells of its changes.
 type moods struct {
 	mu      sync.Mutex
 	is      mood          // guarded by mu
+	over    time.Duration // guarded by mu: over how long those begin who were asleep
 	changed chan struct{} // guarded by mu: closes when it does
 }
 
@@ -65,10 +73,17 @@ func (m *moods) now() (mood, <-chan struct{}) {
 	return m.is, m.changed
 }
 
-func (m *moods) set(to mood) {
+// beginning is when one begins who was asleep.
+func (m *moods) beginning() time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.is = to
+	return rand.N(m.over)
+}
+
+func (m *moods) set(to turn) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.is, m.over = to.Mood, cmp.Or(to.Over, wakeOver)
 	close(m.changed)
 	m.changed = make(chan struct{})
 }
@@ -101,10 +116,10 @@ func (f *fleet) gather(ctx context.Context, p fleetPlan) (none, error) {
 }
 
 // be changes what they do. Who is not to do anything is cut off.
-func (f *fleet) be(_ context.Context, to mood) (none, error) {
+func (f *fleet) be(_ context.Context, to turn) (none, error) {
 	f.moods.set(to)
 	for _, c := range f.clients {
-		if !to.wakes(c.manner) {
+		if !to.Mood.wakes(c.manner) {
 			c.cut()
 		}
 	}
@@ -148,7 +163,7 @@ var (
 	errMood    = errors.New("it has something else to do")
 )
 
-// wakeOver is over how long they begin who were asleep.
+// wakeOver is over how long those begin who were asleep, if nothing else is said.
 const wakeOver = 500 * time.Millisecond
 
 // liveSlowly reads one line after the other, each in the client's manner.
@@ -165,7 +180,7 @@ func (c *client) liveSlowly(ctx context.Context) {
 			continue
 		}
 		if slept {
-			await(ctx, changed, rand.N(wakeOver))
+			await(ctx, changed, c.fleet.moods.beginning())
 			slept = false
 			continue // the mood may be another
 		}
@@ -264,17 +279,10 @@ func (c *client) behave() time.Time {
 	case c.manner == flapping:
 		return time.Now().Add(100*time.Millisecond + rand.N(400*time.Millisecond))
 	}
-	if c.quota = c.fleet.plan.ReadOn; is == once || c.begins() {
+	if c.quota = c.fleet.plan.ReadOn; is == once || c.lines == 1 {
 		c.quota = 0
 	}
 	return time.Time{}
-}
-
-// begins reports whether a client has not been handed anything yet.
-func (c *client) begins() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.heard) == 0
 }
 
 // full reports whether one that stalls has read as much of its line as it will.

@@ -43,7 +43,8 @@ func TestSlowClientsReadNoMoreThanTheyWould(t *testing.T) {
 	c := &client{fleet: f, manner: stalled}
 	event := item{Kind: isEvent, N: 1, Position: []byte("p1")}
 	line := func(is mood) (read int) {
-		f.moods.set(is)
+		f.moods.set(turn{Mood: is})
+		c.lines++
 		c.behave()
 		for opening := (item{Kind: isOpening, Position: []byte("p0")}); !c.full(&opening) && read < 10; read++ {
 			c.take(event)
@@ -56,7 +57,7 @@ func TestSlowClientsReadNoMoreThanTheyWould(t *testing.T) {
 	for i, want := range []struct {
 		is   mood
 		read int
-	}{{once, 0}, {busyAt, 0}, {calm, 10}, {busyAt, 2}, {once, 0}, {steady, 2}} {
+	}{{busyAt, 0}, {busyAt, 2}, {calm, 10}, {once, 0}, {steady, 2}} {
 		if got := line(want.is); got != want.read {
 			t.Errorf("line %d, mood %d: %d events were read, not %d", i, want.is, got, want.read)
 		}
@@ -69,7 +70,7 @@ func TestSlowClientsReadNoMoreThanTheyWould(t *testing.T) {
 func TestModemsAreSlow(t *testing.T) {
 	here, there := net.Pipe()
 	f := newFleet()
-	f.moods.set(busyAt)
+	f.moods.set(turn{Mood: busyAt})
 	go func() { _, _ = there.Write(make([]byte, modemSpeed/5)); _ = there.Close() }()
 	began := time.Now()
 	n, _ := io.Copy(io.Discard, trickle{here, f})

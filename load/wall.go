@@ -182,7 +182,7 @@ func (l *lab) settleIn(ctx context.Context, published publishPlan, w windows) er
 	if err := tell(l.bad, "gather", slow); err != nil {
 		return err
 	}
-	if err := tell(l.bad, "be", busyAt); err != nil {
+	if err := tell(l.bad, "be", turn{Mood: busyAt}); err != nil {
 		return err
 	}
 	pause(ctx, 3*wakeOver) // who is new when memory is short is refused
@@ -209,7 +209,7 @@ func (t *trials) gateWall(l *lab, text string, took time.Duration) error {
 	t.gate("wall", said.Lines["memory limit"] == 1 && said.Lines["memory short: trimming"] > 0 && said.Metrics["memory_trimmed_bytes_total"] > 0,
 		"its log gave up %s; %.0f new clients were refused and %.0f evicted for memory; it said: %s",
 		mib(int64(said.Metrics["memory_trimmed_bytes_total"])), said.Metrics["memory_refusals_total"], said.Metrics["memory_evictions_total"], counts(said.Lines))
-	if err := tell(l.bad, "be", calm); err != nil {
+	if err := tell(l.bad, "be", turn{Mood: calm}); err != nil {
 		return err
 	}
 	for _, p := range []*process{l.fleet, l.bad} {
