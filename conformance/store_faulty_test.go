@@ -481,7 +481,7 @@ var releaseFaults = []storeFault{
 		}
 		return false
 	})},
-	{"never forgets", "S35", func(b *brokenStore) {
+	{"never forgets", "S35 (S41)", func(b *brokenStore) {
 		b.onRelease = func(ctx context.Context, h session.Held, idle time.Duration) (bool, error) {
 			ended, err := b.Store.Release(ctx, h, idle)
 			n := b.noted(h)
