@@ -23,7 +23,7 @@ func TestLinesMeet(t *testing.T) {
 	for _, most := range []int{1, 2, 3, 4, 5, 31, 32, 33, 38, 63, 64, 65, 150} {
 		begins := map[uint64]bool{} // where pages begin, of all lines, when they have met
 		for from := uint64(5000); from < 5000+uint64(3*most); from++ {
-			for at, pages := from, 0; at < head; pages++ {
+			for at := from; at < head; {
 				page := read(at, most)
 				shorten(&page, pos(at))
 				if n := len(page.Events); n == 0 || page.Events[0].At.Offset != at+1 || page.Events[n-1].At != page.Next {

@@ -90,7 +90,7 @@ func (s settings) quick() settings {
 	s.Run, s.Pairs, s.Slice, s.Settle, s.Gate = 15*time.Second, 3, 3*time.Second, time.Second, 1.5
 	s.Storm, s.Resume = 2000, 2000
 	s.Slow = slowSettings{
-		Clients: 2000, Pace: 10, Backlog: 2000, Away: 2 * time.Second, Pairs: 3, Slice: 1300 * time.Millisecond, Settle: 1500 * time.Millisecond, Gate: 1.5, Cost: 1.5,
+		Clients: 2000, Pace: 10, Backlog: 2000, Away: 2 * time.Second, Pairs: 3, Lasting: time.Minute, CostMinutes: 4, Slice: 1300 * time.Millisecond, Settle: 1500 * time.Millisecond, Gate: 1.5, Cost: 1.5,
 		Windows: windows{WriteTimeout: time.Second, LagWindow: time.Second, EvictionDelay: time.Second, MaxEvictionDelay: 2 * time.Second, LaggardBytes: 4 << 20},
 	}
 	s.Wall, s.WallTimes, s.WallOver = 128<<20, 7.5, 4*time.Second
@@ -170,7 +170,7 @@ func (s settings) check() error {
 		{"slow-settle", s.Slow.Settle.Seconds(), 0, 60},
 		{"slow-pairs", float64(s.Slow.Pairs), 1, 20},
 		{"slow-costs", float64(s.Slow.Costs), 0, 20},
-		{"slow-cost-minutes", float64(s.Slow.CostMinutes), 0, 30},
+		{"slow-cost-minutes", float64(s.Slow.CostMinutes), 1, 30},
 		{"slow-cost-delay", s.Slow.CostDelay.Seconds(), 0, 600},
 		{"slow-lasting", s.Slow.Lasting.Seconds(), 0, 600},
 		{"slow-timeout", s.Slow.Windows.WriteTimeout.Seconds(), 1, 30},
