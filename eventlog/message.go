@@ -114,7 +114,7 @@ func (m *Message) Size() int {
 // Check reports with an [*Invalid] whether m can't be appended to any log:
 // a reserved or malformed type, data that isn't what its kind says, or a part
 // over its bound. Every log calls it before it appends, and the engine before
-// it shows an event, so that no event can make a stream unparsable. maxData is
+// it first shows an event, so that no event can make a stream unparsable. maxData is
 // the most bytes of data; 0 means no bound.
 func (m *Message) Check(maxData int) error {
 	switch {
