@@ -467,6 +467,9 @@ func (l *line) flush() {
 		deadline := began.Add(timeout)
 		more, err := l.conn.Send(items, deadline)
 		l.release()
+		if err == nil && more && last == nil {
+			err = l.prove(deadline)
+		}
 		if err != nil {
 			l.failed(err, deadline, last)
 			return
@@ -482,6 +485,17 @@ func (l *line) flush() {
 			l.sent(began)
 		}
 	}
+}
+
+// prove has a client that was evicted show that it reads, where its carrier can tell: page
+// by page until they may grow, as the first ones may lie in buffers on the way. So one that
+// takes nothing again costs little.
+func (l *line) prove(deadline time.Time) error {
+	p, can := l.conn.(transport.Prover)
+	if !can || !l.onTrial || l.volume == 0 || l.volume >= growAfter*l.engine.firstPage() {
+		return nil
+	}
+	return p.Prove(deadline)
 }
 
 // count counts the events that a Send took, and lets go of them.
@@ -523,7 +537,7 @@ func (l *line) failed(err error, deadline time.Time, last *transport.Reason) {
 		l.stop(transport.Reason{Code: transport.CodeLeft})
 		return
 	case !time.Now().Before(deadline):
-		why = l.tooSlow("a write took longer than its deadline")
+		why = l.tooSlow("it did not take in time what it was sent")
 	case errors.Is(err, transport.ErrCut):
 		l.wasCut()
 	}

@@ -110,6 +110,70 @@ func TestBreakerKeepsOutWhoStalls(t *testing.T) {
 	}
 }
 
+// TestTrialOnAWebSocketGoesPageByPage: who was evicted because it read nothing, and comes back
+// to read nothing, gets no more than what it reads ahead and a page, and is evicted again; who
+// reads gets all.
+func TestTrialOnAWebSocketGoesPageByPage(t *testing.T) {
+	const events, size, few = 300, 4000, (wireclient.ReadAhead + 16<<10) / 4000
+	for _, c := range carriers {
+		if !strings.HasPrefix(c.name, "ws") {
+			continue
+		}
+		t.Run(c.name, func(t *testing.T) {
+			inBubble(t, server.Options{WriteTimeout: 5 * time.Second, EvictionDelay: 8 * time.Second}, func(w *world) {
+				begin := w.publish("r", `"first"`)
+				for range events {
+					w.publish("r", fmt.Sprintf(`"%0*d"`, size, 1))
+				}
+				s := w.must(c, "r", begin.String()) // and reads nothing
+				evicted := func() int { return int(metric(t, w.srv, "throughline_evictions_total", "ws")) }
+				delivered := func() int { return int(metric(t, w.srv, "throughline_deliveries_total", "ws")) }
+				time.Sleep(6 * time.Second)
+				if n := delivered(); evicted() != 1 || n <= 2*few {
+					t.Fatalf("it was sent %d events, and evicted %d times", n, evicted())
+				}
+				token, at := "", begin.String()
+				for it, err := s.Next(); err == nil; it, err = s.Next() {
+					if it.Open != nil {
+						token = it.Open.Token
+					}
+					if it.Event {
+						at = it.Position
+					}
+				}
+				s.Close()
+				time.Sleep(8 * time.Second)
+				before := delivered()
+				s, err := reopen(w, c.name, token, at)
+				if err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(4 * time.Second)
+				if n := delivered() - before; n == 0 || n > few || evicted() != 1 {
+					t.Errorf("it was sent %d events on trial, and evicted %d times", n, evicted())
+				}
+				time.Sleep(2 * time.Second)
+				if evicted() != 2 {
+					t.Errorf("it read nothing, and was evicted %d times", evicted())
+				}
+				at = lastPosition(s, at)
+				time.Sleep(16 * time.Second)
+				if s, err = reopen(w, c.name, token, at); err != nil {
+					t.Fatal(err)
+				}
+				for head := w.seek("r", eventlog.Start{}).String(); at != head; {
+					if it := w.next(s); it.Event {
+						at = it.Position
+					}
+				}
+				if evicted() != 2 {
+					t.Error("it was evicted though it read all")
+				}
+			})
+		})
+	}
+}
+
 // lastPosition reads what a client that was cut off still finds in its network.
 func lastPosition(s wireclient.Stream, at string) string {
 	for it, err := s.Next(); err == nil; it, err = s.Next() {

@@ -29,6 +29,18 @@ type Conn interface {
 	Close(Reason)
 }
 
+// A Prover is a Conn that can find out whether its client reads. What a Conn has handed to
+// the network may lie in buffers on the way, so a client that was evicted and comes back is
+// asked, page by page, until it has taken some. A carrier on which nothing comes back can't tell,
+// and has no such method.
+type Prover interface {
+	Conn
+	// Prove returns nil when the client has read all that was sent before. If it has not at
+	// the deadline, Prove fails then; Close ends it, too. It is called as Send is, and
+	// never concurrently with it.
+	Prove(deadline time.Time) error
+}
+
 // An Item is one thing to send: exactly one of its fields is set.
 type Item struct {
 	Run   *Run

@@ -1,8 +1,11 @@
 package ws
 
 import (
+	"bytes"
+	"context"
 	"fmt"
 	"net"
+	"os"
 	"time"
 
 	"github.com/throughline/throughline/transport"
@@ -22,16 +25,19 @@ var ping = appendFrame(nil, opPing, nil)
 
 // A conn sends to one WebSocket.
 type conn struct {
-	gate gate
+	gate *gate
 
 	// Static after the handshake.
 	session      bool
 	closeTimeout time.Duration // how long a client may take to answer a close frame
 
+	// proofs has a value when the client has answered the last ping that asks for a proof.
+	proofs chan struct{}
+
 	pieces net.Buffers // owned by Send
 }
 
-var _ transport.Conn = (*conn)(nil)
+var _ transport.Prover = (*conn)(nil)
 
 // Send implements [transport.Conn].
 func (c *conn) Send(items []transport.Item, deadline time.Time) (more bool, err error) {
@@ -64,6 +70,40 @@ func (c *conn) Send(items []transport.Item, deadline time.Time) (more bool, err 
 	return true, err
 }
 
+// proof is a ping whose answer shows that the client has read all that came before it
+// (RFC 6455 §5.5.3): pongs bring back what their pings held.
+var (
+	proof     = []byte("read")
+	proofPing = appendFrame(nil, opPing, proof)
+)
+
+// Prove implements [transport.Prover].
+func (c *conn) Prove(deadline time.Time) error {
+	if err := c.gate.send(net.Buffers{proofPing}, deadline, false); err != nil {
+		return wasCut(err)
+	}
+	timer := time.NewTimer(time.Until(deadline))
+	defer timer.Stop()
+	select {
+	case <-c.proofs:
+		return nil
+	case <-c.gate.over:
+		return transport.ErrClosed
+	case <-timer.C:
+		return os.ErrDeadlineExceeded
+	}
+}
+
+// ponged is called by the library with what a pong holds.
+func (c *conn) ponged(_ context.Context, payload []byte) {
+	if bytes.Equal(payload, proof) {
+		select {
+		case c.proofs <- struct{}{}:
+		default: // nobody asked
+		}
+	}
+}
+
 // goodbye is the close frame, before it the reason if the client speaks the
 // session protocol.
 func (c *conn) goodbye(f *transport.Frame) []byte {
@@ -94,4 +134,5 @@ func (c *conn) Close(transport.Reason) {
 		_ = tcp.SetLinger(0)
 	}
 	_ = raw.Close()
+	c.gate.end()
 }

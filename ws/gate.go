@@ -33,12 +33,18 @@ type gate struct {
 	timeout time.Duration // of the write of a control frame
 	vigil   vigil
 
-	writing turn // held while writing to Conn
+	writing turn          // held while writing to Conn
+	over    chan struct{} // closes when Conn was closed
+	ended   sync.Once     // of over
 
 	mu     sync.Mutex
 	slots  [3][]byte // guarded by mu: the close, ping and pong that wait
 	ending bool      // guarded by mu: the library gave a close frame
 	closed bool      // guarded by mu: a close frame was written, nothing may follow
+}
+
+func newGate(timeout time.Duration) *gate {
+	return &gate{timeout: timeout, writing: newTurn(), over: make(chan struct{})}
 }
 
 // A turn is a mutex that may be waited for while time passes, which one of
@@ -89,8 +95,12 @@ func (g *gate) Close() error {
 		g.drainLocked()
 		g.writing.give()
 	}
+	defer g.end()
 	return g.Conn.Close()
 }
+
+// end frees who waits for what can't come any more.
+func (g *gate) end() { g.ended.Do(func() { close(g.over) }) }
 
 // send writes whole frames, in one call where the connection can. The last of
 // them may be a close frame, which closes the gate.

@@ -44,7 +44,8 @@ func readFrame(r io.Reader) (opcode byte, payload []byte, err error) {
 // close frame.
 func TestControlFramesStandBetweenDataFrames(t *testing.T) {
 	client, server := memnet.Pipe()
-	g := &gate{Conn: server, timeout: time.Second, writing: newTurn()}
+	g := newGate(time.Second)
+	g.Conn = server
 	const flushes = 3000
 	var writers sync.WaitGroup
 	writers.Go(func() {
@@ -106,7 +107,8 @@ func TestControlFramesStandBetweenDataFrames(t *testing.T) {
 func TestStalledClientThatPingsIsNotCutOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := memnet.Pipe()
-		g := &gate{Conn: server, timeout: time.Second, writing: newTurn()}
+		g := newGate(time.Second)
+		g.Conn = server
 		flushed := make(chan error, 1)
 		go func() {
 			flushed <- g.send(net.Buffers{appendFrame(nil, opText, make([]byte, 2*memnet.Window))}, time.Now().Add(30*time.Second), false)
@@ -139,7 +141,8 @@ func TestStalledClientThatPingsIsNotCutOff(t *testing.T) {
 func TestTornControlFrameEndsTheConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := memnet.Pipe()
-		g := &gate{Conn: server, timeout: time.Second, writing: newTurn()}
+		g := newGate(time.Second)
+		g.Conn = server
 		big := appendFrame(nil, opText, bytes.Repeat([]byte{'x'}, memnet.Window))
 		sent := make(chan error, 3)
 		send := func(frame []byte) {
@@ -171,7 +174,8 @@ func TestTornControlFrameEndsTheConnection(t *testing.T) {
 
 func TestLibraryMayNotWriteData(t *testing.T) {
 	_, server := memnet.Pipe()
-	g := &gate{Conn: server, timeout: time.Second, writing: newTurn()}
+	g := newGate(time.Second)
+	g.Conn = server
 	if _, err := g.Write(appendFrame(nil, opText, []byte("x"))); err == nil {
 		t.Error("a data frame of the library went through")
 	}

@@ -89,12 +89,13 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, peer transport.P
 		transport.WriteRefusalStatus(w, http.StatusUpgradeRequired, errNoUpgrade)
 		return
 	}
-	c := &conn{session: !plain, closeTimeout: h.o.CloseTimeout, gate: gate{timeout: h.o.WriteTimeout, writing: newTurn()}}
+	c := &conn{session: !plain, closeTimeout: h.o.CloseTimeout, gate: newGate(h.o.WriteTimeout), proofs: make(chan struct{}, 1)}
 	c.gate.vigil.timeout, c.gate.vigil.asked = h.o.PeerTimeout, time.Now()
-	hijack := &hijacker{ResponseWriter: w, gate: &c.gate}
+	hijack := &hijacker{ResponseWriter: w, gate: c.gate}
 	lib, err := websocket.Accept(hijack, r, &websocket.AcceptOptions{
 		InsecureSkipVerify: true, // the origin was checked by who mounted us
 		CompressionMode:    websocket.CompressionDisabled,
+		OnPongReceived:     c.ponged,
 	})
 	if hijack.refused {
 		peer.Refused(errNoHijack)
