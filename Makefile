@@ -67,7 +67,7 @@ build: client-js/node_modules ## write the client's bundles into server/
 
 e2e: ## real Chromium, real nginx and haproxy
 	sh e2e/setup.sh
-	$(GOTEST) -count=1 ./e2e
+	$(GOTEST) -count=1 -parallel 4 ./e2e
 
 # Broken parts meet all clauses with -all, and otherwise their own and one of each
 # other group.

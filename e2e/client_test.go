@@ -181,6 +181,7 @@ func (c *chat) finish() {
 // Two pages chat while transports are taken from them, one after the other, and
 // given back.
 func TestClientSurvivesTransports(t *testing.T) {
+	t.Parallel() // it mostly waits
 	c := newChat(t, start(t, server.Options{}), "ada", "bob")
 	c.on("websocket")
 	c.forbid("ws")
@@ -195,6 +196,7 @@ func TestClientSurvivesTransports(t *testing.T) {
 // A new server takes the place of the old one, which says goodbye. What it
 // knows is the log; who resumes there was never there before.
 func TestClientSurvivesNewServer(t *testing.T) {
+	t.Parallel() // it mostly waits
 	c := newChat(t, start(t, server.Options{}), "ada", "bob")
 	c.on("websocket")
 	c.replace(server.Options{})
@@ -208,8 +210,10 @@ func TestClientSurvivesNewServer(t *testing.T) {
 // Connections of one transport break again and again; the client stays with it
 // and loses nothing.
 func TestClientSurvivesCuts(t *testing.T) {
+	t.Parallel() // it mostly waits
 	for transport, carrier := range map[string]string{"websocket": "ws", "sse": "sse", "poll": "poll"} {
 		t.Run(transport, func(t *testing.T) {
+			t.Parallel() // it mostly waits
 			w := start(t, server.Options{BrokenLines: 100}) // it has no other
 			p := open(t, "ada", w.origin)
 			c := &chat{world: w, begin: w.head("room"), pages: map[string]*page{"ada": p}}

@@ -56,6 +56,7 @@ func (w *world) tell(begun *atomic.Int32, truth map[string]*conformance.Oracle) 
 }
 
 func TestEventSourceOneChannel(t *testing.T) {
+	t.Parallel() // it mostly waits
 	w := start(t, server.Options{Retry: 20 * time.Millisecond})
 	p := open(t, "page", w.origin)
 	begin := w.head("a")
@@ -71,6 +72,7 @@ func TestEventSourceOneChannel(t *testing.T) {
 }
 
 func TestEventSourceThreeChannels(t *testing.T) {
+	t.Parallel() // it mostly waits
 	w := start(t, server.Options{Retry: 20 * time.Millisecond})
 	p := open(t, "page", w.origin)
 	query, truth, begin := url.Values{"as": {"event"}, "after": {"latest"}}, map[string]*conformance.Oracle{}, map[string]string{}

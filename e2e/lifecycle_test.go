@@ -21,6 +21,7 @@ func onEachTransport(t *testing.T, verb string, test func(r *reader)) {
 	t.Helper()
 	for _, transport := range []string{"websocket", "sse", "poll"} {
 		t.Run(transport, func(t *testing.T) {
+			t.Parallel() // it mostly waits
 			w := start(t, server.Options{})
 			r := &reader{world: w, p: openBy(t, verb, "page", w.origin), begin: w.head("room")}
 			r.p.connect("/realtime", map[string]any{"transports": []string{transport}})
@@ -63,6 +64,7 @@ func (r *reader) unmoved(n int) {
 
 // The browser freezes a hidden tab: no code of the page runs meanwhile.
 func TestClientSurvivesFreeze(t *testing.T) {
+	t.Parallel() // it mostly waits
 	onEachTransport(t, "openPlain", func(r *reader) {
 		r.p.eval(nil, `void document.addEventListener("freeze", () => { told.frozen = true })`)
 		r.p.cdp("Page.setWebLifecycleState", map[string]any{"state": "frozen"})
@@ -81,6 +83,7 @@ func TestClientSurvivesFreeze(t *testing.T) {
 
 // The network goes and comes back.
 func TestClientSurvivesOffline(t *testing.T) {
+	t.Parallel() // it mostly waits
 	onEachTransport(t, "open", func(r *reader) {
 		r.p.cdp("Network.enable", nil)
 		network := func(offline bool) {
@@ -105,6 +108,7 @@ func TestClientSurvivesOffline(t *testing.T) {
 
 // The user leaves the page and comes back to it: the browser kept it as it was.
 func TestClientSurvivesBackForwardCache(t *testing.T) {
+	t.Parallel() // it mostly waits
 	onEachTransport(t, "open", func(r *reader) {
 		r.p.eval(nil, `void addEventListener("pageshow", (e) => { told.restored = e.persisted })`)
 		r.p.eval(nil, `void (location.href = "/page.html?elsewhere")`)

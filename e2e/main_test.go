@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-var started bool // guarded by the tests not being parallel
+var started bool // set by sharedBrowser, and looked at when the tests are over
 
 // One browser for all tests: each page has a context of its own.
 var sharedBrowser = sync.OnceValues(func() (*browser, error) {

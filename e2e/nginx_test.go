@@ -194,21 +194,25 @@ func settle(t *testing.T, lines, transport string, options map[string]any) {
 
 // What the client makes of an nginx without the lines for WebSocket: SSE.
 func TestNginxClientSettlesOnSSE(t *testing.T) {
+	t.Parallel() // it mostly waits
 	settle(t, snippet(t, "nginx-plain.conf"), "sse", map[string]any{})
 }
 
 func TestNginxClientPolls(t *testing.T) {
+	t.Parallel() // it mostly waits
 	settle(t, snippet(t, "nginx-plain.conf"), "poll", map[string]any{"transports": []string{"poll"}})
 }
 
 // An nginx that keeps streams back whatever the server says: a stream opens, and
 // nothing comes. The client must not believe it.
 func TestNginxClientSeesThroughBuffering(t *testing.T) {
+	t.Parallel() // it mostly waits
 	lines := strings.Replace(snippet(t, "nginx-plain.conf"), "}", "    proxy_ignore_headers X-Accel-Buffering;\n}", 1)
 	settle(t, lines, "poll", map[string]any{})
 }
 
 func TestNginxClientSettlesOnWebSocket(t *testing.T) {
+	t.Parallel() // it mostly waits
 	settle(t, snippet(t, "nginx-websocket.conf"), "websocket", map[string]any{})
 }
 

@@ -17,6 +17,7 @@ const speaking = 50
 // middle and goes on at the position it stored. Both pages and the log have to
 // hold the same messages, once, in each author's order.
 func TestBothWaysSurvive(t *testing.T) {
+	t.Parallel() // it mostly waits
 	w := start(t, server.Options{})
 	c := &chat{world: w, begin: w.head("room"), pages: map[string]*page{}}
 	for _, name := range []string{"ada", "bob"} {
@@ -84,6 +85,7 @@ func double(_ context.Context, r server.Request) (server.Payload, error) {
 // Answers of publishes are lost after the server appended them: repeats must not
 // appear twice.
 func TestLostAnswersArePublishedOnce(t *testing.T) {
+	t.Parallel() // it mostly waits
 	for transport, lose := range map[string]func(w *world){
 		"websocket": func(w *world) {
 			w.onRequest(func(carrier string, l *line) {
@@ -104,6 +106,7 @@ func TestLostAnswersArePublishedOnce(t *testing.T) {
 		},
 	} {
 		t.Run(transport, func(t *testing.T) {
+			t.Parallel() // it mostly waits
 			w := start(t, server.Options{})
 			p := open(t, "ada", w.origin)
 			c := &chat{world: w, begin: w.head("room"), pages: map[string]*page{"ada": p}}
@@ -123,8 +126,10 @@ func TestLostAnswersArePublishedOnce(t *testing.T) {
 // A call is answered over the WebSocket and over a request, and the pages see
 // each other come and go.
 func TestCallsAndPresence(t *testing.T) {
+	t.Parallel() // it mostly waits
 	for _, transport := range []string{"websocket", "sse", "poll"} {
 		t.Run(transport, func(t *testing.T) {
+			t.Parallel() // it mostly waits
 			w := start(t, server.Options{OnCall: double})
 			p := open(t, "ada", w.origin)
 			other := open(t, "bob", w.origin)
