@@ -226,6 +226,9 @@ func (s *scene) pairs(ctx context.Context, n int) ([]ratios, error) {
 type ratios struct {
 	P99 float64 // of the delays
 	CPU float64 // of the server, for each delivery to a good client
+	// Own is that of the good clients' own process, which does the same whatever the bad ones
+	// do: it tells how fast the machine is.
+	Own float64
 }
 
 func delayRatios(all []ratios) (p99 []float64) {
@@ -258,7 +261,7 @@ func (s *scene) pair(ctx context.Context, badFirst bool) (r ratios, noise float6
 			without = one
 		}
 	}
-	return ratios{with.P99 / without.P99, with.CPU / without.CPU}, noise, nil
+	return ratios{with.P99 / without.P99, with.CPU / without.CPU, with.Own / without.Own}, noise, nil
 }
 
 // slice measures once, with the bad clients or without, and tells what the rest
@@ -304,8 +307,10 @@ func (s *scene) look(ctx context.Context, what string, long time.Duration) (r ra
 		late = fmt.Sprintf("; %d of %d did not come", d.Missing, d.Events)
 	}
 	used, other := over.since(began)
-	r = ratios{P99: d.P99, CPU: float64(over.server-began.server) / 1e3 / float64(d.Events)}
-	s.t.say(s.name, "slice %-7s bad clients: p50 %s, p99 %s, most %s ms; %s, %s µs of the server for each delivery to the others%s", what, digits(d.P50), digits(d.P99), digits(d.Most), used, digits(r.CPU), late)
+	each := func(used time.Duration) float64 { return float64(used) / 1e3 / float64(d.Events) }
+	r = ratios{P99: d.P99, CPU: each(over.server - began.server), Own: each(over.fleet - began.fleet)}
+	s.t.say(s.name, "slice %-7s bad clients: p50 %s, p99 %s, most %s ms; %s, %s µs of the server for each delivery to the others, and %s of their own%s",
+		what, digits(d.P50), digits(d.P99), digits(d.Most), used, digits(r.CPU), digits(r.Own), late)
 	return r, other, nil
 }
 
