@@ -39,9 +39,9 @@ lint: ## vet, also for macOS and Windows, golangci-lint, module files
 # Everything that needs no minute-long run. Under 6 minutes.
 test: unit client stores e2e
 
-unit: redis ## Go tests, but for those that need a browser or a proxy, and what proves the suites (make conformance)
+unit: redis ## Go tests, but for those that need a browser or a proxy, and what proves the suites and the model (make conformance)
 	@command -v ip >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq iproute2 >&2; } || echo "missing: ip, install with: apt-get install iproute2"
-	$(GOTEST) -race -skip '$(HOURS)|$(SUITES)|$(TWICE)' $$($(GO) list ./... | grep -v -e /e2e -e /store/redis -e /examples/cluster -e /internal/redistest)
+	$(GOTEST) -race -skip '$(HOURS)|$(SUITES)|$(TWICE)' $$($(GO) list ./... | grep -v -e /e2e -e /store/redis -e /examples/cluster -e /internal/redistest -e /model)
 	$(GOTEST) -run '$(HOURS)' ./server
 	$(GOTEST) -run '$(DAMAGE)' ./store/bolt
 	cd bench && $(GOTEST) ./...
@@ -51,8 +51,7 @@ redis: ## install Redis, where it is not there
 	@command -v redis-server >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq redis-server >&2; } || echo "missing: redis-server, install with: apt-get install redis-server"
 
 stores: redis ## what needs real Redis, but for the suites (make conformance): replay, trouble, failovers, and three nodes that are killed
-	$(GOTEST) -race -skip 'Conformance' ./store/redis ./internal/redistest ./examples/cluster
-	$(GOTEST) -count=1 ./e2e/cluster
+	$(GOTEST) -race -count=1 -skip 'Conformance' ./store/redis ./e2e/cluster ./internal/redistest ./examples/cluster
 
 client: client-js/node_modules ## the JavaScript client: types, tests, size, and that the committed bundle is its own
 	cd client-js && npm run --silent check && npm test --silent && npm run --silent size && npm run --silent verify
@@ -75,11 +74,12 @@ BITE ?= -all
 
 conformance: redis ## the suites clause by clause, on the terminal and in build/conformance.html; parts broken on purpose; the model
 	@mkdir -p build
-	{ $(GOTEST) -count=1 -json -run 'Conformance|TestContract' ./conformance ./eventlog ./session ./sse ./ws ./longpoll ./store/bolt ./store/redis ./examples/ndjson || failed=1; \
+	{ $(GOTEST) -count=1 -json ./model > build/model.json & model=$$!; \
+	  $(GOTEST) -count=1 -json -run 'Conformance|TestContract' ./store/redis ./conformance ./eventlog ./session ./sse ./ws ./longpoll ./store/bolt ./examples/ndjson || failed=1; \
+	  wait $$model || failed=1; cat build/model.json; \
 	  $(GOTEST) -count=1 -json -timeout 20m -run '$(SUITES)' ./conformance $(BITE) || failed=1; \
 	  $(GOTEST) -count=1 -json -run '^TestSchedules$$' ./conformance -seeds 1000 || failed=1; \
 	  $(GOTEST) -count=1 -json -run '^TestPowerFails' ./store/bolt -crashes 200 || failed=1; \
-	  $(GOTEST) -count=1 -json ./model || failed=1; \
 	  exit $${failed:-0}; } | $(GO) run ./conformance/report -json build/conformance.json -html build/conformance.html
 
 fuzz: ## each fuzz target for $(FUZZ)
