@@ -213,7 +213,7 @@ func TestClientSurvivesCuts(t *testing.T) {
 	t.Parallel() // it mostly waits
 	for transport, carrier := range map[string]string{"websocket": "ws", "sse": "sse", "poll": "poll"} {
 		t.Run(transport, func(t *testing.T) {
-			t.Parallel() // it mostly waits
+			t.Parallel()                                    // it mostly waits
 			w := start(t, server.Options{BrokenLines: 100}) // it has no other
 			p := open(t, "ada", w.origin)
 			c := &chat{world: w, begin: w.head("room"), pages: map[string]*page{"ada": p}}
