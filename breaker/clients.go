@@ -80,6 +80,9 @@ func (p Place) meets(q Place) bool {
 	return p.Channel != "" && p.Channel == q.Channel && p.From <= q.To && q.From <= p.To
 }
 
+// endsFrom is how far apart they end.
+func (p Place) endsFrom(q Place) uint64 { return max(p.To, q.To) - min(p.To, q.To) }
+
 // A Denial is the error for a client that is kept out.
 type Denial struct {
 	// After is how long still, at least a millisecond.
@@ -201,7 +204,7 @@ func (c *Clients) find(who *Client, now time.Time) *record {
 		switch {
 		case r.session != "" || r.forgettable(&c.o, now):
 		case r.place.meets(who.Place):
-			if here == nil || here.lines > r.lines { // of several, one whose client isn't here
+			if here == nil || r.likelier(here, who.Place) {
 				here = r
 			}
 		case who.Named && r.slow != nil && !r.slow.calm.IsZero():
@@ -212,6 +215,16 @@ func (c *Clients) find(who *Client, now time.Time) *record {
 		return here
 	}
 	return known
+}
+
+// likelier reports whether a plain client at a place, which the stretches of both records
+// hold, is more likely that of r than that of other: nobody else is here for r, or r was sent
+// less beyond that place, as what lies in buffers on the way is not much.
+func (r *record) likelier(other *record, at Place) bool {
+	if r.lines != other.lines {
+		return r.lines < other.lines
+	}
+	return r.place.endsFrom(at) < other.place.endsFrom(at)
 }
 
 // heirloom returns what a client without a record inherits: the last of its

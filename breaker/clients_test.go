@@ -202,6 +202,32 @@ func TestPlainClientsAreKnownByTheirPlace(t *testing.T) {
 	})
 }
 
+// TestPlainClientsWaitForTheirOwn: where stretches of several hold the place that a client comes
+// back from, it waits for the one that ends there, and not for another's longer delay.
+func TestPlainClientsWaitForTheirOwn(t *testing.T) {
+	const near, far = 120, 900
+	for _, ends := range [][]uint64{{near, far}, {far, near}} {
+		play(t, breaker.Options{}, func(s *scene) {
+			both := []*breaker.Line{s.in(plain("a", 10)), s.in(plain("a", 10))}
+			left := map[uint64]time.Duration{}
+			for i, l := range both {
+				time.Sleep(4 * time.Second)
+				if trip := l.TooSlow(breaker.Place{Channel: "c", From: 10, To: ends[i]}, ""); trip.For != 5*time.Second {
+					t.Fatal(trip)
+				}
+				l.Leave(false)
+				left[ends[i]] = time.Duration(1+4*i) * time.Second
+			}
+			s.out(plain("a", 115), left[near])
+			s.out(plain("a", 500), left[far])
+			time.Sleep(left[near])
+			if !s.in(plain("a", 115)).OnTrial() {
+				t.Error("who waited for its own delay is not on trial")
+			}
+		})
+	}
+}
+
 // TestBrokenLinesCloseTheirTransport, and no other; long ones, and those that
 // did not break, don't count, and begin the count anew.
 func TestBrokenLinesCloseTheirTransport(t *testing.T) {

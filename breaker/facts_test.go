@@ -2,6 +2,7 @@ package breaker_test
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -207,12 +208,20 @@ func (f *facts) own(who breaker.Client) (found *past) {
 		case who.Session != "":
 			return p
 		case p.identity == who.Identity && p.place.From <= who.Place.To && who.Place.From <= p.place.To && p.place.Channel == who.Place.Channel && !f.over(p):
-			if found == nil || f.linesOf(p) < f.linesOf(found) {
+			if found == nil || f.isLikelier(p, found, who.Place.To) {
 				found = p
 			}
 		}
 	}
 	return found
+}
+
+// isLikelier: of several pasts, a client's own is one of which nobody is here, and of these the
+// one that ends where the client is.
+func (f *facts) isLikelier(p, other *past, to uint64) bool {
+	here, others := f.linesOf(p), f.linesOf(other)
+	apart := func(p *past) float64 { return math.Abs(float64(p.place.To) - float64(to)) }
+	return here < others || here == others && apart(p) < apart(other)
 }
 
 // inherits returns what a client answers for that has no past: if more of
