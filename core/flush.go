@@ -97,7 +97,7 @@ func (l *line) failed(err error, deadline time.Time, last *transport.Reason) {
 		l.stop(transport.Reason{Code: transport.CodeLeft})
 		return
 	case !time.Now().Before(deadline):
-		why = l.tooSlow("it did not take in time what it was sent")
+		why = l.tooSlow("it did not take in time what it was sent (WriteTimeout)")
 	case errors.Is(err, transport.ErrCut):
 		l.wasCut()
 	}

@@ -139,7 +139,7 @@ func TestInspect(t *testing.T) {
 		time.Sleep(8 * time.Second) // its write reaches the deadline
 		synctest.Wait()
 		v = i.Inspect(9, i.log)
-		absent := InspectedAbsent{Session: id[:8], Connection: slow.client.Connection, Subject: "lin", After: 5 * time.Second, Times: 1, Why: "it did not take in time what it was sent"}
+		absent := InspectedAbsent{Session: id[:8], Connection: slow.client.Connection, Subject: "lin", After: 5 * time.Second, Times: 1, Why: "it did not take in time what it was sent (WriteTimeout)"}
 		if v.Evictions != 1 || v.Away != 1 || len(v.Lines) != 1 || v.GreatestLag != 0 || len(v.Absent) != 1 || fmt.Sprint(v.Absent[0]) != fmt.Sprint(absent) {
 			t.Errorf("once it was evicted: %+v", v)
 		}

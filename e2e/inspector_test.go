@@ -213,7 +213,7 @@ func TestInspector(t *testing.T) {
 	w.flood("heavy", 100, 60_000)
 	p.becomes(`Number(document.querySelector("#lag").textContent) > 9`, true)
 	p.becomes(rows("absent")+`.includes("lin")`, true)
-	p.becomes(rows("absent")+`.includes("it did not take in time what it was sent")`, true)
+	p.becomes(rows("absent")+`.includes("it did not take in time what it was sent (WriteTimeout)")`, true)
 	p.becomes(rows("lines")+`.includes("lin")`, false)
 	p.becomes(`document.querySelector("#evictions").textContent`, "1")
 	p.becomes(`document.querySelectorAll("#plot rect.evictions").length`, 1)

@@ -152,7 +152,7 @@ func TestInspectorShows(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		v, text = i.now()
 		if v.Away != 1 || v.Evictions != 1 || v.GreatestLag != 0 || !strings.Contains(string(v.Absent), `"subject":"lin"`) ||
-			!strings.Contains(string(v.Absent), "it did not take in time what it was sent") || strings.Contains(string(v.Lines), "lin") {
+			!strings.Contains(string(v.Absent), "it did not take in time what it was sent (WriteTimeout)") || strings.Contains(string(v.Lines), "lin") {
 			t.Errorf("when it was evicted: %s", text)
 		}
 		if token := first.Open.Token; strings.Contains(text, token) || strings.Contains(text, token[:20]) {
