@@ -87,7 +87,7 @@ func full() settings {
 // quick is what each change has to pass.
 func (s settings) quick() settings {
 	s.Idle, s.Heartbeat = 2000, 2*time.Second
-	s.Run, s.Pairs, s.Slice, s.Settle, s.Gate = 15*time.Second, 3, 2*time.Second, time.Second, 1.5
+	s.Run, s.Pairs, s.Slice, s.Settle, s.Gate = 15*time.Second, 3, 3*time.Second, time.Second, 1.5
 	s.Storm, s.Resume = 2000, 2000
 	s.Slow = slowSettings{
 		Clients: 2000, Pace: 10, Backlog: 2000, Away: 2 * time.Second, Pairs: 3, Lasting: time.Minute, CostMinutes: 4, Slice: 1300 * time.Millisecond, Settle: 1500 * time.Millisecond, Gate: 1.5, Cost: 1.5,
