@@ -24,13 +24,13 @@ func (t *trials) costs(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		cost := 0.0
+		var cost, cpu, theirs float64
 		for m, r := range minutes {
 			byMinute[m] = append(byMinute[m], r.CPU/r.Own)
-			server, own = append(server, r.CPU), append(own, r.Own)
-			cost += r.CPU / r.Own
+			cost, cpu, theirs = cost+r.CPU/r.Own, cpu+r.CPU, theirs+r.Own
 		}
-		costs = append(costs, cost/float64(len(minutes)))
+		n := float64(len(minutes))
+		costs, server, own = append(costs, cost/n), append(server, cpu/n), append(own, theirs/n)
 	}
 	if len(costs) == 0 {
 		return nil
@@ -41,7 +41,7 @@ func (t *trials) costs(ctx context.Context) error {
 	for m, of := range byMinute {
 		t.say("slow", "the same, minute %d: %v", m+1, summarise(of))
 	}
-	t.say("slow", "the same minutes by the clock of the processor: the server %v, the good clients themselves %v", summarise(server), summarise(own))
+	t.say("slow", "the same as it is, by the clock of the processor: the server %v, the good clients themselves %v", summarise(server), summarise(own))
 	return nil
 }
 
