@@ -88,8 +88,8 @@ func (s *sessions) plan(now time.Time) (w work) {
 	s.due = nil
 	for _, v := range due {
 		v.queued = false
-		if s.byID[v.id] == v && s.wantsClaim(v, now) {
-			w.claims = append(w.claims, s.claimOf(v))
+		if !s.all && s.byID[v.id] == v {
+			s.planOne(v, now, &w)
 		}
 	}
 	if !s.all {
@@ -111,13 +111,16 @@ func (s *sessions) plan(now time.Time) (w work) {
 func (s *sessions) planOne(v *live, now time.Time, w *work) {
 	o := &s.engine.o
 	away := now.Sub(v.seen)
+	present := o.PresenceGrace + min(settledAfter, o.PresenceInterval) - away // for so long, if it does not come back
 	switch {
 	case v.line == nil && (v.gone && !v.claimed || !v.claimed && away >= keptIdle || away >= o.PresenceGrace+keptIdle):
 		s.forget(v)
 	case v.line == nil && v.gone: // the Store could not be told of it
 		w.byes = append(w.byes, farewell{s.heldBy(v), v.client})
-	case v.line == nil && v.claimed && away >= o.PresenceGrace+settledAfter:
+	case v.line == nil && v.claimed && present <= 0:
 		w.releases = append(w.releases, farewell{s.heldBy(v), v.client})
+	case v.line == nil && v.claimed && present < o.PresenceInterval: // the next look at all were too late
+		time.AfterFunc(present, func() { s.tend(v) })
 	case s.wantsClaim(v, now):
 		w.claims = append(w.claims, s.claimOf(v))
 	case v.claimed && (v.line != nil || away < o.PresenceInterval):

@@ -109,6 +109,22 @@ func (w *world) presenceStream(hc *http.Client, carrier string, channels ...wire
 	return s
 }
 
+// presenceLine opens a line that is in r, and reads on by itself.
+func (w *world) presenceLine(subject, carrier string) wireclient.Stream {
+	w.Helper()
+	h := wireclient.Channel{Channel: "r", Paused: carrier != "poll"}
+	if carrier != "poll" {
+		s, _ := w.line(w.as(subject), carrier, wireclient.Hello{Line: 1, Channels: []wireclient.Channel{h}})
+		return s
+	}
+	s := w.presenceStream(w.as(subject), carrier, h)
+	go func() {
+		for _, err := s.Next(); err == nil; _, err = s.Next() {
+		}
+	}()
+	return s
+}
+
 // TestPresence: who comes is seen, who goes is seen within the stated time, and
 // a change of carrier is not.
 func TestPresence(t *testing.T) {
@@ -149,6 +165,45 @@ func TestPresence(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// TestPresenceEndsInTime: whenever between two looks of the nodes a line breaks, its
+// session is present for the grace, and nowhere after it and two intervals (P10.5).
+func TestPresenceEndsInTime(t *testing.T) {
+	for _, interval := range []time.Duration{300 * time.Millisecond, time.Second, 3 * time.Second, 5 * time.Second} {
+		t.Run(interval.String(), func(t *testing.T) {
+			grace := 3 * interval
+			o := server.Options{Authorize: allow, Authenticate: byHeader, PresenceGrace: grace, PresenceInterval: interval}
+			inBubble(t, o, func(w *world) {
+				o.Store = w.store
+				_, hc := w.node(o)
+				far := &http.Client{Transport: withHeader{hc.Transport, "watcher"}}
+				least, most := time.Hour, time.Duration(0)
+				for n := range 60 {
+					watcher := w.as("watcher")
+					if n%2 == 1 {
+						watcher = far
+					}
+					carrier := sessionCarriers[n%3]
+					time.Sleep(interval * time.Duration(n%7) / 7) // so that the nodes look at other times
+					r := roll{}
+					s := w.presenceStream(watcher, "ws")
+					r.until(w, s)
+					ann := w.presenceLine("ann", carrier)
+					r.until(w, s, "ann")
+					time.Sleep(time.Minute + interval*time.Duration(n)/60)
+					ann.Close()
+					took, _ := r.until(w, s)
+					if took < grace || took > grace+2*interval {
+						t.Errorf("%s, node %d: gone after %v", carrier, n%2, took)
+					}
+					least, most = min(least, took), max(most, took)
+					s.Close()
+				}
+				t.Logf("gone after %v to %v, of %v to %v", least, most, grace, grace+2*interval)
+			})
+		})
 	}
 }
 
