@@ -19,6 +19,16 @@ type aStore struct {
 	present func(ctx context.Context, store session.Store, ch eventlog.Channel, most int) ([]session.Member, int, error)
 }
 
+// oblivious is a store in which leases have to run out.
+type oblivious struct{ session.Store }
+
+func (s oblivious) Release(ctx context.Context, held session.Held, idle time.Duration) (bool, error) {
+	if idle > 0 {
+		return false, nil
+	}
+	return s.Store.Release(ctx, held, idle)
+}
+
 func (s *aStore) Present(ctx context.Context, ch eventlog.Channel, most int) ([]session.Member, int, error) {
 	return s.present(ctx, s.Store, ch, most)
 }
@@ -146,6 +156,10 @@ var presenceFaults = []serverFault{
 				o.PresenceGrace, o.PresenceInterval = time.Second, time.Second/3
 			}
 		}),
+	},
+	{
+		name: "has leases run out, which others see later", fails: "P10.5_AcrossNodes P10.5_LeavesAfterItsGrace",
+		Variant: optionsOf(func(o *server.Options) { o.Store = oblivious{o.Store} }),
 	},
 	{
 		name: "takes a goodbye for any end of a line", fails: "P10.5_GoodbyeEndsItAtOnce",

@@ -447,6 +447,13 @@ func (c *serverCheck) presenceAcrossNodes() {
 	}
 	here.stop()
 	c.within("ann, whose line broke, was gone", w.until("room", "bob"), presenceGrace, presenceGrace+2*presenceInterval)
+	for n := range 5 { // whenever between two looks of the nodes
+		ann = c.lineOver(c.aForm(sessionWS, sessionSSE), far, far.as("ann"), helloOf(1, "room"))
+		w.until("room", "ann", "bob")
+		time.Sleep(time.Minute + presenceInterval*time.Duration(n)/5)
+		ann.stop()
+		c.within("ann, whose line broke at another node, was gone", w.until("room", "bob"), presenceGrace, presenceGrace+2*presenceInterval)
+	}
 }
 
 func (c *serverCheck) backGetsASnapshot() {
