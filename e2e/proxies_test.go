@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,18 +30,19 @@ var afterHandshake = map[string]func(l *line){
 	},
 }
 
-// The page settles on SSE, speaks and hears there, and loses nothing; that it
-// tries WebSockets again now and then disturbs nobody.
+// The page settles on SSE, speaks and hears there, and loses nothing: three
+// WebSockets that it was on may have to die before. That it tries them again now and
+// then disturbs nobody.
 func TestClientSettlesWhereWebSocketsDie(t *testing.T) {
 	t.Parallel() // it mostly waits
 	for how, spoil := range afterHandshake {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel() // it mostly waits
 			w := start(t, server.Options{})
-			tries := make(chan struct{}, 1000)
+			var tries atomic.Int32
 			w.onRequest(func(carrier string, l *line) {
 				if carrier == "ws" {
-					tries <- struct{}{}
+					tries.Add(1)
 					spoil(l)
 				}
 			})
@@ -49,13 +51,32 @@ func TestClientSettlesWhereWebSocketsDie(t *testing.T) {
 			p.connect("/realtime", nil)
 			p.follow("room", c.begin)
 			p.call(nil, "speak", "room", "ada", pace)
-			p.until(`carrier() === "sse"`)
-			c.on("sse")
-			for range 3 { // it tries again, and stays
-				<-tries
+			type standing struct {
+				States, Sockets int
+				Carrier         string
 			}
+			stands := func() (now standing) {
+				p.eval(&now, `({states: states.length, carrier: carrier(), sockets: states.filter((s) => s.transport === "websocket").length})`)
+				return now
+			}
+			deadline := time.Now().Add(2 * patience)
+			stays := func() bool { // while it tries again
+				now, n := stands(), tries.Load()
+				for tries.Load() < n+3 {
+					if time.Sleep(10 * time.Millisecond); time.Now().After(deadline) {
+						t.Fatalf("it does not settle, or does not try: %+v after %d tries", now, tries.Load())
+					}
+				}
+				return now.Carrier == "sse" && stands() == now
+			}
+			for p.until(`carrier() === "sse"`); !stays(); {
+			}
+			settled := stands()
 			c.on("sse")
 			c.finish()
+			if now := stands(); now != settled || now.Sockets > 3 {
+				t.Errorf("it settled as %+v, and then was %+v", settled, now)
+			}
 		})
 	}
 }

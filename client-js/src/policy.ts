@@ -4,8 +4,8 @@
  *
  * The rules in short. Open is not works (P6.6). At first contact, and whenever the preferred carrier has failed three times in a row,
  * carriers race: the first carries the channels, the others join as probes, and the first to prove itself feeds. A better carrier
- * that was passed over is probed soon after; only if it fails while another one works is it demoted. If all fail it is an
- * outage: the order stays, and we back off.
+ * that was passed over is probed soon after; only if it fails while another one works is it demoted, and one that proved itself
+ * and died at once, three times, is probed for longer. If all fail it is an outage: the order stays, and we back off.
  */
 import { backoff } from "./backoff.js";
 import { broken, never, type ThroughlineError } from "./error.js";
@@ -20,7 +20,7 @@ export interface Line {
   readonly trusted: boolean;
   opened?: number;
   proved?: number;
-  beat: number;
+  beat?: number;
   /** Dead if nothing happens until then. */
   lapses: number;
 }
@@ -32,10 +32,10 @@ export interface Health {
   /** Lines in a row that proved themselves and died at once. */
   flaps: number;
   /** When the first of those began, and when the last one died. */
-  flapped: number;
-  died: number;
+  flapped?: number;
+  died?: number;
   /** When it last proved itself. */
-  proved: number;
+  proved?: number;
   demoted: boolean;
 }
 
@@ -50,7 +50,7 @@ export interface Port {
 const MANY = 3;
 /** Best first. */
 export const ALL: readonly Transport[] = ["websocket", "sse", "poll"];
-const well = (): Health => ({ misses: 0, flaps: 0, flapped: 0, died: 0, proved: -Infinity, demoted: false });
+const well = (): Health => ({ misses: 0, flaps: 0, demoted: false });
 
 /** It proved itself, or goes on from one that did. */
 const works = (line?: Line): boolean => !!(line && (line.proved || line.trusted));
@@ -62,7 +62,7 @@ export interface Policy {
   moment(now: number, random: number): void;
   start(demoted: readonly Transport[]): void;
   open(line: number, heartbeat: number): void;
-  /** A frame. May be thinned out, but not the first that is late enough to prove. */
+  /** A frame of a line that is open. May be thinned out, but not the first that is late enough to prove. */
   heard(line: number): void;
   /** The line is over. */
   end(line: number, error: ThroughlineError): void;
@@ -187,7 +187,7 @@ export function policy(order: readonly Transport[], t: Timing, port: Port): Poli
 
   /** Demoted ones come later; those that die at once last of all, and take turns. */
   function byBlame(names: readonly Transport[]): Transport[] {
-    const blame = (name: Transport): number => (health[name].flaps >= MANY ? health[name].died : Number(health[name].demoted));
+    const blame = (name: Transport): number => (health[name].flaps >= MANY ? health[name].died! : Number(health[name].demoted));
     return [...names].sort((a, b) => blame(a) - blame(b));
   }
 
@@ -206,7 +206,7 @@ export function policy(order: readonly Transport[], t: Timing, port: Port): Poli
 
   function open(via: Transport, o: { probe?: boolean; over?: number; trusted?: boolean; started?: number } = {}): Line {
     const started = o.started ?? now;
-    const line: Line = { id: ++last, via, started, trusted: !!o.trusted, beat: 0, lapses: started + t.connect };
+    const line: Line = { id: ++last, via, started, trusted: !!o.trusted, lapses: started + t.connect };
     port.open(line.id, via, !!o.probe, o.over);
     return line;
   }
@@ -215,8 +215,8 @@ export function policy(order: readonly Transport[], t: Timing, port: Port): Poli
   function drop(line: Line): void {
     port.close(line.id);
     const it = health[line.via];
-    if (line.proved && settled(line)) it.misses = it.flaps = 0;
-    if (line.proved && now - line.proved >= t.stable) {
+    if (line.proved && settled(line)) it.flaps = 0;
+    if (now - line.proved! >= t.stable) {
       attempt = 0;
       if (!above(line).length) step = 0;
     }
@@ -267,16 +267,18 @@ export function policy(order: readonly Transport[], t: Timing, port: Port): Poli
   }
 
   function heard(line: Line): void {
-    if (!line.opened) return;
     if (line === feed) suspect = false;
-    if (line.proved) line.lapses = now + 2 * line.beat;
-    else if (now - line.opened >= t.proof) return prove(line);
+    if (line.proved) line.lapses = now + 2 * line.beat!;
+    else if (now - line.opened! >= t.proof) prove(line);
   }
 
   function prove(line: Line): void {
-    line.proved = now;
-    line.lapses = now + 2 * line.beat;
     const it = health[line.via];
+    // Who died at once again and again has to live for a while beside the one that works.
+    const onTrial = !racing && line !== feed && it.flaps >= MANY && !line.proved;
+    line.proved = now;
+    line.lapses = now + (onTrial ? t.settle : 2 * line.beat!);
+    if (onTrial) return;
     it.misses = 0;
     it.proved = now;
     demote(line.via, false);
@@ -333,7 +335,7 @@ export function policy(order: readonly Transport[], t: Timing, port: Port): Poli
 
   /** It lived long enough to be worth its opening, whatever it brought: a box that kills WebSockets soon lets some events through first. */
   function settled(line: Line): boolean {
-    return !!line.opened && now - line.opened >= t.settle;
+    return now - line.opened! >= t.settle; // if it never opened it did not live: nothing is less than NaN
   }
 
   function lost(line: Line, error: ThroughlineError): void {
@@ -372,7 +374,7 @@ export function policy(order: readonly Transport[], t: Timing, port: Port): Poli
     } else if (!settled(line)) {
       if (!it.flaps++) it.flapped = line.started;
       it.died = now;
-      const other = order.some((name) => health[name].flaps < MANY && health[name].proved >= it.flapped);
+      const other = order.some((name) => health[name].flaps < MANY && health[name].proved! >= it.flapped!);
       if (it.flaps >= MANY && other) {
         demote(line.via, true);
         race = true;
@@ -409,7 +411,9 @@ export function policy(order: readonly Transport[], t: Timing, port: Port): Poli
     if (phase === "waiting" && now >= retryAt) return begin();
     for (const { id } of lines()) {
       at(id, (line) => {
-        if (now >= line.lapses) lost(line, broken(!line.proved ? "no proof" : "silent"));
+        if (now < line.lapses) return;
+        if (line !== feed && line.proved) prove(line);
+        else lost(line, broken(line.proved ? "silent" : "no proof"));
       });
     }
     if (racing && queue.length && now >= joinAt) join();

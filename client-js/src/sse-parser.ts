@@ -21,6 +21,6 @@ export function sseParser(take: (data: string) => void, limit = 16 * 1024 * 1024
         parts.push(part);
         held += part.length;
       });
-    if (held > limit) throw new Error("a line of the stream is too long");
+    if (held > limit) throw new Error("a line is too long");
   };
 }

@@ -71,8 +71,7 @@ export interface Subscription {
   wanted(): boolean;
   /** Where to go on, for a hello or a subscribe. */
   presented(): object;
-  /** A thread begins or goes on: at the sink's place if nobody else is here, else with the others. */
-  /** Throws if it has another filter. */
+  /** A thread begins or goes on: at the sink's place if nobody else is here, else with the others. Throws if it has another filter. */
   join(sink: Sink, from: Beginning): void;
   leave(sink: Sink): void;
   /** Takes a frame of this channel from the line that feeds. What comes while we don't read doesn't move the position, and so comes again. */

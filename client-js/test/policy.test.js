@@ -228,6 +228,22 @@ test("a carrier that is killed at once, again and again, is demoted", () => {
   });
 });
 
+test("once it is demoted it is tried again, and disturbs nobody, until it lives", () => {
+  each(300, (m) => {
+    m.ways.websocket = { kind: "kill", after: 150 + m.random() * 4700 };
+    m.tell({ type: "start", demoted: [] });
+    m.run(m.now + MINUTE);
+    const feed = m.policy.feed();
+    const tries = m.opens.length;
+    m.run(m.now + 60 * MINUTE);
+    assert.equal(m.policy.feed(), feed, `killed after ${m.ways.websocket.after} ms`);
+    assert.ok(m.opens.length - tries >= 5);
+    m.ways.websocket = { kind: "ok" };
+    m.run(m.now + 16 * MINUTE);
+    assert.deepEqual(m.policy.view(), { name: "online", transport: "websocket" });
+  });
+});
+
 test("first contact on a good network opens one line and no more", () => {
   each(300, (m) => {
     m.lag = m.random() * 250;
