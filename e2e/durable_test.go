@@ -42,10 +42,18 @@ func TestKilledChatGoesOn(t *testing.T) {
 		p.becomes(`document.querySelectorAll(".outbox > *").length === 0`, true)
 		p.becomes(`[number("lost"), number("repeated")]`, []int{0, 0})
 	}
-	var said string
-	pages[0].eval(&said, `[...document.querySelectorAll(".messages .text")].slice(-20).map((p) => p.textContent).join("\n")`)
+	// Who said the last message shows all: when both show the same, that is what was said.
+	const end = `[...document.querySelectorAll(".messages .text")].slice(-20).map((p) => p.textContent).join("\n")`
+	var said, heard string
+	for deadline := time.Now().Add(patience); said == "" || said != heard; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("ada shows\n%s\nand bob\n%s", said, heard)
+		}
+		pages[0].eval(&said, end)
+		pages[1].eval(&heard, end)
+	}
 	later := open(t, "later", chat.url)
-	later.becomes(`[...document.querySelectorAll(".messages .text")].slice(-20).map((p) => p.textContent).join("\n")`, said)
+	later.becomes(end, said)
 }
 
 // TestOrdersAreMadeAgain: two pages see the same table, whoever changes it, while the

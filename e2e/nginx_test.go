@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -126,22 +127,24 @@ func awaitPort(t *testing.T, address string) {
 	}
 }
 
-// prompt publishes 20 events, spaced, each of which has to be in the page's
-// list within half a second, asked from here: a proxy that
-// keeps a stream back delays them.
+// prompt publishes 20 events, spaced, each of which has to be in the page's list,
+// and most of them at once, asked from here: a proxy that keeps a stream back
+// delays them all, a busy machine some.
 func prompt(t *testing.T, w *world, p *page, list string) {
 	t.Helper()
-	var worst time.Duration
+	var took []time.Duration
 	for i := range 20 {
 		before := time.Now()
 		at := w.publish("a", fmt.Sprintf(`{"n":%d}`, i))
 		p.until(`%s.some((e) => e.position === %q || e.id === %[2]q)`, list, at.String())
-		worst = max(worst, time.Since(before))
+		took = append(took, time.Since(before))
 		time.Sleep(20 * time.Millisecond)
 	}
-	t.Logf("the slowest of 20 took %v", worst)
-	if worst > 500*time.Millisecond {
-		t.Errorf("the slowest of 20 took %v", worst)
+	slices.Sort(took)
+	median, worst := took[len(took)/2], took[len(took)-1]
+	t.Logf("it took %v, at most %v", median, worst)
+	if median > 200*time.Millisecond {
+		t.Errorf("it took %v, at most %v", median, worst)
 	}
 }
 
