@@ -102,8 +102,9 @@ func (l *line) place() breaker.Place {
 }
 
 // tooSlow opens the breaker of the line's client, and returns what it is told.
-func (l *line) tooSlow(message string) transport.Reason {
-	l.engine.o.Observer.Evicted(l.source)
+func (l *line) tooSlow(why Slowness) transport.Reason {
+	l.engine.o.Observer.Evicted(l.source, why)
+	message := saysSlow[why]
 	l.engine.evictions.Add(1)
 	out := l.engine.o.EvictionDelay
 	if l.delivery != nil {

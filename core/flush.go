@@ -97,7 +97,7 @@ func (l *line) failed(err error, deadline time.Time, last *transport.Reason) {
 		l.stop(transport.Reason{Code: transport.CodeLeft})
 		return
 	case !time.Now().Before(deadline):
-		why = l.tooSlow("it did not take in time what it was sent (WriteTimeout)")
+		why = l.tooSlow(TookNothing)
 	case errors.Is(err, transport.ErrCut):
 		l.wasCut()
 	}
@@ -121,7 +121,7 @@ func (l *line) sent(began time.Time) {
 	}
 	if !l.judge(now) && !l.evicted {
 		l.evicted = true
-		l.sayGoodbye(l.tooSlow("it fell behind and did not catch up"))
+		l.sayGoodbye(l.tooSlow(FellBehind))
 	}
 }
 

@@ -93,7 +93,7 @@ func (l *line) evictNow() bool {
 	if !going {
 		return false
 	}
-	why := l.tooSlow("this server needs the memory that it holds")
+	why := l.tooSlow(ShortMemory)
 	l.stop(why)
 	l.conn.Close(why)
 	return true

@@ -39,13 +39,22 @@ func (c *stuckConn) Close(transport.Reason) {
 	}
 }
 
+// slowness counts why clients were evicted.
+type slowness struct {
+	nobody
+	seen chan Slowness
+}
+
+func (s slowness) Evicted(_ Source, why Slowness) { s.seen <- why }
+
 // TestEvictLagging: those who lag most go first, also where nobody reads who
 // would see how far that is; they are kept out, and the others stay.
 func TestEvictLagging(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlog.NewMemory(eventlog.MemoryOptions{})
 		store := session.NewMemory(session.MemoryOptions{})
-		e := New(Options{Log: log, Store: store})
+		seen := make(chan Slowness, 100)
+		e := New(Options{Log: log, Store: store, Observer: slowness{seen: seen}})
 		defer func() { e.Close(); _ = log.Close(); _ = store.Close() }()
 		attach := func(channel string) (transport.Session, error) {
 			conn := &stuckConn{closed: make(chan struct{})}
@@ -87,6 +96,11 @@ func TestEvictLagging(t *testing.T) {
 		}
 		if n := e.EvictLagging(100); n != 3 {
 			t.Errorf("then %d were evicted, not all that lag", n)
+		}
+		for range 5 {
+			if why := <-seen; why != ShortMemory {
+				t.Errorf("one was evicted because of %q", why)
+			}
 		}
 		synctest.Wait()
 	})

@@ -30,8 +30,8 @@ type Observer interface {
 	Resumed(of Source, found bool)
 	// Gap: a client was told of a loss.
 	Gap(of Source, why eventlog.Reason)
-	// Evicted: a line was ended because its client was slow.
-	Evicted(of Source)
+	// Evicted: a line was ended because its client was slow, or memory short.
+	Evicted(of Source, why Slowness)
 	// Published: an append was tried, with the log's error.
 	Published(namespace string, err error, duplicate bool)
 	// Called: a call was answered, with the code of its refusal or "".
@@ -46,6 +46,23 @@ type Observer interface {
 	Hooked(name string, took time.Duration, panicked bool)
 }
 
+// A Slowness is why a client was evicted.
+type Slowness string
+
+// These are all of them.
+const (
+	FellBehind  Slowness = "lag"           // it was over its policy for a window, and did not catch up
+	TookNothing Slowness = "write_timeout" // it did not take in time what it was sent
+	ShortMemory Slowness = "memory"        // this server needs the memory that it holds
+)
+
+// saysSlow is what the client, the log and the inspector are told.
+var saysSlow = map[Slowness]string{
+	FellBehind:  "it fell behind and did not catch up",
+	TookNothing: "it did not take in time what it was sent (WriteTimeout)",
+	ShortMemory: "this server needs the memory that it holds",
+}
+
 // SampleEvery is of how many Sends one is looked at more closely, on average.
 const SampleEvery = 8
 
@@ -57,7 +74,7 @@ func (nobody) Delivered(Source, int)              {}
 func (nobody) Sent(Source, uint64, time.Duration) {}
 func (nobody) Resumed(Source, bool)               {}
 func (nobody) Gap(Source, eventlog.Reason)        {}
-func (nobody) Evicted(Source)                     {}
+func (nobody) Evicted(Source, Slowness)           {}
 func (nobody) Published(string, error, bool)      {}
 func (nobody) Called(string, string)              {}
 func (nobody) Refused(string, string)             {}

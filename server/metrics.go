@@ -66,7 +66,7 @@ func newMetrics(l *labels) *metrics {
 	m.collectors = append(m.collectors, m.lag)
 	m.resumes = m.counter("resumes_total", "Positions presented, by outcome: found, lost.", "namespace", "outcome")
 	m.gaps = m.counter("gaps_total", "Gaps told to clients, by reason.", "namespace", "reason")
-	m.evictions = m.counter("evictions_total", "Clients evicted as slow, by transport.", "namespace", "transport")
+	m.evictions = m.counter("evictions_total", "Clients evicted, by transport and reason: lag, write_timeout, memory.", "namespace", "transport", "reason")
 	m.refusals = m.counter("refusals_total", "What clients were refused, by code.", "namespace", "code")
 	m.calls = m.counter("calls_total", "Calls answered, by result: ok, or the code of the refusal.", "namespace", "result")
 	m.functions = m.histogram("function_seconds", "How long the program's own functions took, by the option's name.", secondsToRun, "function")
@@ -191,9 +191,9 @@ func (m *metrics) Gap(of core.Source, why eventlog.Reason) {
 	m.gaps.WithLabelValues(m.labels.namespace(of.Namespace), closed(gapReasons, string(why))).Inc()
 }
 
-func (m *metrics) Evicted(of core.Source) {
+func (m *metrics) Evicted(of core.Source, why core.Slowness) {
 	of = m.labels.source(of)
-	m.evictions.WithLabelValues(of.Namespace, of.Transport).Inc()
+	m.evictions.WithLabelValues(of.Namespace, of.Transport, string(why)).Inc()
 }
 
 // Published implements core.Observer; what the program itself publishes counts,

@@ -296,12 +296,13 @@ func TestSlowReaderIsEvictedAlone(t *testing.T) {
 // TestLaggardIsEvicted: who reads, but slower than events come, is told.
 func TestLaggardIsEvicted(t *testing.T) {
 	o := server.Options{
-		WriteTimeout: time.Minute, MaxLag: 10, LagWindow: 20 * time.Second, EvictionDelay: 7 * time.Second,
+		WriteTimeout: time.Minute, MaxLag: 10, LagWindow: 20 * time.Second, EvictionDelay: 4 * time.Minute,
 		GoodbyeTimeout: 10 * time.Second, CloseTimeout: 10 * time.Second, // it comes after all that was sent before
 	}
+	var book logbook
+	o.Logger = book.logger()
 	inBubble(t, o, func(w *world) {
-		s := w.ws(hello("r", ""))
-		w.next(s)
+		s, open := w.line(w.http, "ws", hello("r", ""))
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
@@ -317,7 +318,7 @@ func TestLaggardIsEvicted(t *testing.T) {
 				t.Fatalf("ended with %v, not with a word of goodbye", err)
 			}
 			if it.Close != nil {
-				if it.Close.Code != "slow_consumer" || it.Close.Class != "later" || it.Close.After != 7000 {
+				if it.Close.Code != "slow_consumer" || it.Close.Class != "later" || it.Close.After != 240_000 {
 					t.Errorf("P6.13: %+v", it.Close)
 				}
 				break
@@ -326,6 +327,18 @@ func TestLaggardIsEvicted(t *testing.T) {
 		}
 		if took := time.Since(began); took < 30*time.Second || took > 3*time.Minute {
 			t.Errorf("evicted after %v", took)
+		}
+		if n := metric(t, w.srv, "throughline_evictions_total", "lag"); n != 1 {
+			t.Errorf("%v evictions because of lag", n)
+		}
+		back := hello("r", "")
+		back.Line, back.Token = 2, open.Token
+		if _, _, err := w.begin(w.http, "sse", back); refusal(err) == nil || refusal(err).Code != "slow_consumer" {
+			t.Errorf("back too soon: %v", err)
+		}
+		said := book.lines(t, "msg", "refused", "action", "connect", "code", "slow_consumer")
+		if len(said) != 1 || said[0]["for"].(float64) < float64(time.Minute) || said[0]["for"].(float64) > float64(4*time.Minute) {
+			t.Errorf("the refusal says %v", said)
 		}
 		<-done
 	})

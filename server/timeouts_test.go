@@ -146,6 +146,9 @@ var waits = map[string]wait{
 			defer w.takes(d)()
 			w.publish("r", `"`+strings.Repeat("x", 2*memnet.Window)+`"`)
 			w.untilNone("sse")
+			if n := metric(w.T, w.srv, "throughline_evictions_total", "write_timeout"); n != 1 {
+				t.Errorf("%v evictions because of WriteTimeout", n)
+			}
 		})
 	},
 	"PeerTimeout": func(t *testing.T, d time.Duration) {

@@ -93,7 +93,11 @@ func (r Reason) String() string {
 // Attrs are what a line of a log says of a reason. What stands in quotes in its
 // message is left out: that is what the client said, which may be a secret.
 func (r Reason) Attrs() []slog.Attr {
-	return []slog.Attr{slog.String("code", r.Code), slog.String("message", withoutQuotes(r.Message))}
+	attrs := []slog.Attr{slog.String("code", r.Code), slog.String("message", withoutQuotes(r.Message))}
+	if r.After > 0 {
+		attrs = append(attrs, slog.Duration("for", r.After))
+	}
+	return attrs
 }
 
 func withoutQuotes(text string) string {
