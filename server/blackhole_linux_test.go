@@ -165,9 +165,11 @@ func TestConnContextSetsOptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	for option, want := range map[int]int{
-		unix.TCP_USER_TIMEOUT:  7000,
+		unix.TCP_USER_TIMEOUT:  0, // it counts against who reads slowly
 		unix.TCP_NOTSENT_LOWAT: 16 << 10,
-		unix.TCP_KEEPIDLE:      307, // longer than our own silence: one probe that is lost would be the end
+		unix.TCP_KEEPIDLE:      307, // longer than our own silence
+		unix.TCP_KEEPINTVL:     2,   // a quarter of PeerTimeout, in whole seconds
+		unix.TCP_KEEPCNT:       4,
 	} {
 		_ = raw.Control(func(fd uintptr) {
 			if got, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, option); got != want || err != nil {

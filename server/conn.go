@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"time"
@@ -9,20 +10,19 @@ import (
 	"github.com/throughline/throughline/sse"
 )
 
-// ConnContext has the kernel notice dead clients. It is made for
+// ConnContext has dead clients noticed, on whatever carrier. It is made for
 // [http.Server.ConnContext]:
 //
 //	hs := &http.Server{Handler: srv, ConnContext: srv.ConnContext, ReadHeaderTimeout: 5 * time.Second}
 //
-// On Linux it sets two options of each connection, which hold for all that is
+// On Linux it does two things for each connection, which hold for all that is
 // served on it:
 //
-//   - TCP_USER_TIMEOUT to Options.PeerTimeout. What was sent and is not
-//     acknowledged for so long, or not taken because the client doesn't read,
-//     breaks the connection. Without it the kernel tries again for about 15
-//     minutes, so a client whose network is gone stays connected as long: a
-//     stream (SSE) has no other way to notice.
-//   - TCP_NOTSENT_LOWAT to 16 KiB. It bounds what the kernel takes for a client
+//   - It is cut when nothing of what was sent was acknowledged, or taken by a client
+//     that doesn't read, for Options.PeerTimeout and up to a quarter more. Without that
+//     the kernel tries again for about 15 minutes, so a client whose network is gone
+//     stays connected as long: a stream (SSE) has no other way to notice.
+//   - TCP_NOTSENT_LOWAT is set to 16 KiB. It bounds what the kernel takes for a client
 //     beyond what is on its way: one that reads nothing swallows 3.9 MB before
 //     a write blocks, and so before Options.WriteTimeout begins; with it,
 //     148 KB.
@@ -40,8 +40,12 @@ func (s *Server) ConnContext(ctx context.Context, c net.Conn) context.Context {
 	if !ok {
 		return ctx
 	}
-	if err := noticeDeath(tcp, s.o.PeerTimeout, s.idle()); err != nil {
-		s.o.Logger.Debug("no peer timeout", slog.Any("error", err)) // it is closed, mostly
+	if raw, err := tcp.SyscallConn(); err == nil {
+		if err = prepare(tcp, raw, s.idle(), s.o.PeerTimeout); err == nil {
+			s.peers.watch(tcp, raw)
+		} else if !errors.Is(err, errors.ErrUnsupported) {
+			s.o.Logger.Debug("no peer timeout", slog.Any("error", err)) // it is closed, mostly
+		}
 	}
 	return sse.ConnContext(ctx, c)
 }

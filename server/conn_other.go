@@ -3,10 +3,17 @@
 package server
 
 import (
+	"errors"
 	"net"
+	"syscall"
 	"time"
 )
 
-// noticeDeath does nothing: heartbeats and the deadlines of writes are all there
-// is.
-func noticeDeath(*net.TCPConn, time.Duration, time.Duration) error { return nil }
+// prepare does nothing: heartbeats and the deadlines of writes are all there is.
+func prepare(*net.TCPConn, syscall.RawConn, time.Duration, time.Duration) error {
+	return errors.ErrUnsupported
+}
+
+func takenBy(syscall.RawConn) (taken uint64, waiting bool, err error) {
+	return 0, false, errors.ErrUnsupported
+}

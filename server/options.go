@@ -256,7 +256,8 @@ type Options struct {
 	// PeerTimeout is how long a client may leave unanswered what was sent to it
 	// before its connection counts as dead. Default 20 s. A WebSocket is asked
 	// by a ping with each heartbeat, so it is noticed within Heartbeat and
-	// PeerTimeout; a stream only on Linux and with [Server.ConnContext]; a poll
+	// PeerTimeout; a stream by what it takes (a quarter later at most), only on
+	// Linux and with [Server.ConnContext]; a poll
 	// that waits is over with MaxWait anyway. Danger: if it is shorter than the
 	// holes in the network of somebody on the road, they have to come back after
 	// each, and don't know it yet; they miss nothing.

@@ -37,6 +37,7 @@ type Server struct {
 	// dependencies are what breakers stand before; nil: there are none.
 	dependencies *dependencies
 	health       *health
+	peers        peers
 	router       *mux.Router
 	info         eventlog.Info
 	inspector    inspector
@@ -78,6 +79,7 @@ func New(o Options) (*Server, error) {
 	}
 	s.oversee(limit)
 	s.fill()
+	s.peers.within, s.peers.logger = s.o.PeerTimeout, s.o.Logger
 	s.info = s.log.Info()
 	s.engine = core.New(s.engineOptions(keys))
 	s.metrics.follow(s.engine)
@@ -245,6 +247,7 @@ func (s *Server) over(ctx context.Context) error {
 	}
 	s.memory.close()
 	s.health.close(ctx)
+	s.peers.close()
 	s.sampler.close()
 	for _, c := range s.own {
 		errs = append(errs, c.Close())

@@ -14,7 +14,7 @@ type socketKey struct{}
 // the kernel gives back at once what it holds for them, and TLS does not wait to
 // say goodbye. It is made for [http.Server.ConnContext]. Without it, net/http closes such
 // a connection in good order: the kernel keeps what the client has not taken
-// until that gives up or TCP_USER_TIMEOUT is over.
+// until that gives up.
 //
 // It holds for HTTP/1.1 on TCP, where a stream has its connection for itself. A
 // connection of HTTP/2 is shared, and never reset: there only the stream is.
