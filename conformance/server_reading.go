@@ -42,7 +42,8 @@ const maxCame = 10_000
 
 // coming begins to wait for what comes next, so that a poll is under way, and
 // returns what hands it over, or says how the line ended; also that nothing came.
-func (r *reading) coming(skips func(wireclient.Item) bool) func() (wireclient.Item, error) {
+// Where time is real, it does something again each second until then.
+func (r *reading) coming(skips func(wireclient.Item) bool) func(again func()) (wireclient.Item, error) {
 	type result struct {
 		it  wireclient.Item
 		err error
@@ -57,23 +58,32 @@ func (r *reading) coming(skips func(wireclient.Item) bool) func() (wireclient.It
 			}
 		}
 	}()
-	return func() (wireclient.Item, error) {
-		select {
-		case got := <-came:
-			if got.err == nil {
-				r.taken, r.last = r.taken+1, got.it
+	return func(again func()) (wireclient.Item, error) {
+		late := time.After(r.check.patience())
+		for {
+			var next <-chan time.Time
+			if again != nil && r.check.server.TCP {
+				next = time.After(time.Second)
 			}
-			return got.it, got.err
-		case <-time.After(r.check.patience()):
-			r.stream.Close()
-			return wireclient.Item{}, fmt.Errorf("nothing came within %s", r.check.waited())
+			select {
+			case got := <-came:
+				if got.err == nil {
+					r.taken, r.last = r.taken+1, got.it
+				}
+				return got.it, got.err
+			case <-next:
+				again()
+			case <-late:
+				r.stream.Close()
+				return wireclient.Item{}, fmt.Errorf("nothing came within %s", r.check.waited())
+			}
 		}
 	}
 }
 
 // take returns what comes next, whatever it is, or how the line ended.
 func (r *reading) take() (wireclient.Item, error) {
-	return r.coming(func(wireclient.Item) bool { return false })()
+	return r.coming(func(wireclient.Item) bool { return false })(nil)
 }
 
 // any returns what comes next, whatever it is.

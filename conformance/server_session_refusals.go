@@ -301,11 +301,12 @@ func (c *serverCheck) disconnected() {
 	ann.opens("room", "")
 	bob := c.lineOver(c.form, c.site, c.as("bob"), helloOf(1, "room"))
 	bob.opens("room", "")
-	ahead := ann.ahead()
-	if err := c.testee.Disconnect(c.ctx, "ann"); err != nil {
-		c.fatalf("Disconnect: %v", err)
-	}
-	if it := ahead(); it.Close == nil || it.Close.Code != "disconnected" || it.Close.Class != "never" {
+	it := ann.ordered(func() {
+		if err := c.testee.Disconnect(c.ctx, "ann"); err != nil {
+			c.fatalf("Disconnect: %v", err)
+		}
+	})
+	if it.Close == nil || it.Close.Code != "disconnected" || it.Close.Class != "never" {
 		c.errorf("%s: %s came, not the goodbye \"disconnected\", class \"never\"", c.form.name, whole(it))
 	}
 	bob.still("room", "1")
