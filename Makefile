@@ -9,7 +9,8 @@ LINT    := $(GO) tool -modfile=tools/go.mod golangci-lint
 GOTEST  := $(GO) test
 FUZZ    ?= 2s
 SEEDS   ?= 500
-# Hours of schedules, for which the race detector is too slow.
+# Hours of schedules, for which the race detector is too slow, and which it now and then
+# ends with a fault of its own in a bubble (golang/go#78156).
 HOURS := ^(TestNoHealthyReaderIsEvicted|TestReturnAfterAnHour)$$
 # What proves the suites themselves: for make conformance.
 SUITES := ^(TestSuiteCatches|TestSchedulesCatch|TestControlServers)
@@ -101,7 +102,8 @@ load-quick: redis ## 2000 clients, also with their node killed, 1000 beside bad 
 	cd load && $(GO) run . -quick
 
 chaos: redis ## random schedules of cuts, carriers, trims and stalls, and many nodes on Redis for 3 min, under the race detector
-	$(GOTEST) -race -count=1 -timeout 30m -run '$(RANDOM_SCHEDULES)' ./breaker ./server ./conformance -seeds $(SEEDS)
+	$(GOTEST) -race -count=1 -timeout 30m -run '$(RANDOM_SCHEDULES)' -skip '$(HOURS)' ./breaker ./server ./conformance -seeds $(SEEDS)
+	$(GOTEST) -count=1 -timeout 30m -run '$(HOURS)' ./server -seeds $(SEEDS)
 	$(GOTEST) -race -count=1 -timeout 30m -run 'Conformance' ./conformance ./store/redis
 	$(GOTEST) -race -count=1 -v ./e2e/cluster -for 60s
 
