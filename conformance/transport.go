@@ -30,6 +30,8 @@ type Transport struct {
 	// Up: a line carries frames of the client, too: then Client says what
 	// comes through Ask.Up.
 	Up bool
+	// Proves: the Conn is a [transport.Prover].
+	Proves bool
 	// MaxFrame is the most bytes of such a frame that the adapter takes. 0 means
 	// 64 KiB, the protocol's default.
 	MaxFrame int
@@ -130,6 +132,9 @@ var transportClauses = []transportClause{
 	{"T35_LateClose", "connections", "MUST: a Close after the handler returned harms neither the connection nor the next request on it.", lends, lateCloseHarmsNobody},
 	{"T36_DeadlinePasses", "slow readers", "MUST: the deadline of a Send that has returned ends nothing when it passes.", streams, deadlinePasses},
 	{"T37_NextRequest", "connections", "MUST: a request on a connection that was kept is served, also much later.", lends, nextRequestIsServed},
+	{"T38_Proof", "slow readers", "MUST: a Conn that is a Prover says so in Transport.Proves; its Prove returns nil, page after page, when the client has read.", streams, readingIsProved},
+	{"T39_NoProof", "slow readers", "MUST: Prove returns with an error by its deadline, and not before, if the client doesn't read.", provers, stallIsNoProof},
+	{"T40_CloseFreesProve", "slow readers", "MUST: Close frees a Prove in progress, which returns an error.", provers, closeFreesProve},
 }
 
 // scope says which transports a clause is for: those that have all of it.
@@ -144,6 +149,7 @@ const (
 	lends
 	framed
 	up
+	provers
 )
 
 type transportClause struct {
@@ -165,6 +171,7 @@ func (c *transportClause) notFor(tr Transport) string {
 		{many, tr.OneChannel, "the transport takes one channel a line"},
 		{framed, tr.Plain, "the form shows no frames of the session protocol"},
 		{up, !tr.Up, "a line carries no frames of the client"},
+		{provers, !tr.Proves, "the Conn is no transport.Prover"},
 	} {
 		if c.scope&why.scope != 0 && why.lacking {
 			return why.words

@@ -28,6 +28,8 @@ type fault struct {
 	once  bool   // of a long-poll; else of a stream
 	up    bool   // of a WebSocket, for what a client says
 
+	prove func(next transport.Prover, deadline time.Time) error // of a WebSocket
+
 	send     func(next transport.Conn, items []transport.Item, deadline time.Time) (bool, error)
 	close    func(next transport.Conn, nth int32, why transport.Reason)
 	attach   func(next transport.Engine, c *faultyConn, peer transport.Peer, hello transport.Hello) (transport.Session, error)
@@ -155,6 +157,29 @@ var faults = []fault{
 	}},
 }
 
+// proofFaults are of what finds out whether a client reads.
+var proofFaults = []fault{
+	{name: "takes what was sent for read", fails: "T39 T40", up: true, prove: func(transport.Prover, time.Time) error { return nil }},
+	{name: "believes nobody", fails: "T38", up: true, prove: func(_ transport.Prover, deadline time.Time) error {
+		time.Sleep(time.Until(deadline))
+		return errors.New("late")
+	}},
+	{name: "gives up at once", fails: "T38 T39", up: true, prove: func(transport.Prover, time.Time) error { return errors.New("who knows") }},
+	{name: "waits for an answer however long", fails: "T39", up: true, prove: func(next transport.Prover, deadline time.Time) error {
+		return next.Prove(deadline.Add(time.Minute))
+	}},
+	{
+		name: "asks on when it is closed", fails: "T40", up: true,
+		prove: func(next transport.Prover, deadline time.Time) error {
+			err := next.Prove(deadline)
+			if errors.Is(err, transport.ErrClosed) {
+				time.Sleep(time.Until(deadline))
+			}
+			return err
+		},
+	},
+}
+
 var idAfterData = regexp.MustCompile(`(?s)((?:event: [^\n]*\n)?data: [^\n]*(?:\ndata: [^\n]*)*)\n(id: [^\n]*)\n\n`)
 
 func dropFrames(kind transport.FrameKind) func(transport.Conn, []transport.Item, time.Time) (bool, error) {
@@ -192,9 +217,12 @@ func (e *faultyEngine) Attach(ctx context.Context, peer transport.Peer, hello tr
 	c.request, _ = ctx.Value(requestKey{}).(*request)
 	var s transport.Session
 	var err error
-	if e.attach != nil {
+	switch {
+	case e.attach != nil:
 		s, err = e.attach(e.next, c, peer, hello)
-	} else {
+	case e.prove != nil:
+		s, err = e.next.Attach(ctx, peer, hello, provingConn{c})
+	default:
 		s, err = e.next.Attach(ctx, peer, hello, c)
 	}
 	if err != nil {
@@ -213,6 +241,13 @@ type requestKey struct{}
 
 func (e *faultyEngine) Receive(ctx context.Context, peer transport.Peer, up transport.Upstream) (*transport.Frame, error) {
 	return e.next.Receive(ctx, peer, up)
+}
+
+// A provingConn is one whose client can be asked to prove that it reads.
+type provingConn struct{ *faultyConn }
+
+func (c provingConn) Prove(deadline time.Time) error {
+	return c.prove(c.next.(transport.Prover), deadline)
 }
 
 type faultyConn struct {
@@ -305,7 +340,7 @@ const home = "http://127.0.0.1:1/"
 // a fault.
 func transportWith(f fault) conformance.Transport {
 	return conformance.Transport{
-		Once: f.once, Up: f.up, Plain: f.response != nil,
+		Once: f.once, Up: f.up, Plain: f.response != nil, Proves: f.prove != nil,
 		OneChannel: f.response != nil, // several plain channels have a vector for an id
 		Mount:      func(engine transport.Engine) http.Handler { return f.mount(&faultyEngine{f, engine}) },
 		Client: func(ctx context.Context, hc *http.Client, ask conformance.Ask, received func(conformance.Received)) error {
@@ -355,7 +390,7 @@ func (f fault) mount(broken *faultyEngine) http.Handler {
 // broken in the way it is about.
 func TestSuiteCatchesBrokenTransports(t *testing.T) {
 	var parts []conformance.BrokenPart
-	for _, f := range slices.Concat(faults, frameFaults, upFaults, lateFaults) {
+	for _, f := range slices.Concat(faults, frameFaults, upFaults, lateFaults, proofFaults) {
 		parts = append(parts, conformance.BrokenPart{Name: f.name, Fails: f.fails, Try: func(t *testing.T, id string) ([]string, bool) {
 			return conformance.TryTransport(t, id, transportWith(f))
 		}, Glance: func(t *testing.T, id string, number uint32) ([]string, bool) {
@@ -369,5 +404,8 @@ func TestSuiteCatchesBrokenTransports(t *testing.T) {
 func TestSuitePassesWholeTransports(t *testing.T) {
 	t.Run("stream", func(t *testing.T) { conformance.TestTransport(t, transportWith(fault{})) })
 	t.Run("up", func(t *testing.T) { conformance.TestTransport(t, transportWith(fault{up: true})) })
+	t.Run("proves", func(t *testing.T) {
+		conformance.TestTransport(t, transportWith(fault{up: true, prove: transport.Prover.Prove}))
+	})
 	t.Run("once", func(t *testing.T) { conformance.TestTransport(t, transportWith(fault{once: true})) })
 }

@@ -35,6 +35,7 @@ func TestConformance(t *testing.T) {
 			OneChannel: name == "plain",
 			Plain:      name == "plain",
 			Up:         name == "session",
+			Proves:     true,
 			Client: func(ctx context.Context, hc *http.Client, ask conformance.Ask, received func(conformance.Received)) error {
 				s, err := open(ctx, hc, ask)
 				if err == nil && ask.Up != nil {
