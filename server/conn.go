@@ -2,8 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
-	"log/slog"
 	"net"
 	"time"
 
@@ -15,13 +13,16 @@ import (
 //
 //	hs := &http.Server{Handler: srv, ConnContext: srv.ConnContext, ReadHeaderTimeout: 5 * time.Second}
 //
-// On Linux it does two things for each connection, which hold for all that is
+// On Linux it does three things for each connection, which hold for all that is
 // served on it:
 //
 //   - It is cut when nothing of what was sent was acknowledged, or taken by a client
 //     that doesn't read, for Options.PeerTimeout and up to a quarter more. Without that
 //     the kernel tries again for about 15 minutes, so a client whose network is gone
-//     stays connected as long: a stream (SSE) has no other way to notice.
+//     stays connected as long: a stream (SSE) has no other way to notice. (Not so for
+//     MPTCP, of which the kernel tells one path only.)
+//   - TCP_USER_TIMEOUT is set to three times that, while no stream of ours is under
+//     way on it: what lies untaken when it is closed is kept no longer.
 //   - TCP_NOTSENT_LOWAT is set to 16 KiB. It bounds what the kernel takes for a client
 //     beyond what is on its way: one that reads nothing swallows 3.9 MB before
 //     a write blocks, and so before Options.WriteTimeout begins; with it,
@@ -40,14 +41,19 @@ func (s *Server) ConnContext(ctx context.Context, c net.Conn) context.Context {
 	if !ok {
 		return ctx
 	}
-	if raw, err := tcp.SyscallConn(); err == nil {
-		if err = prepare(tcp, raw, s.idle(), s.o.PeerTimeout); err == nil {
-			s.peers.watch(tcp, raw)
-		} else if !errors.Is(err, errors.ErrUnsupported) {
-			s.o.Logger.Debug("no peer timeout", slog.Any("error", err)) // it is closed, mostly
-		}
+	ctx = sse.ConnContext(ctx, c)
+	if !peersTell {
+		return ctx
 	}
-	return sse.ConnContext(ctx, c)
+	raw, err := tcp.SyscallConn()
+	if err == nil {
+		err = prepare(tcp, raw, s.idle(), s.o.PeerTimeout)
+	}
+	if err != nil {
+		s.peers.untold(err) // it is closed, mostly
+		return ctx
+	}
+	return s.peers.watch(ctx, tcp, raw)
 }
 
 // idle is longer than any connection of ours is silent while it is used.

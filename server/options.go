@@ -235,7 +235,7 @@ type Options struct {
 	// PresenceInterval is how often leases are renewed, and how often the Store
 	// is asked who is present: an end without goodbye shows everywhere within
 	// PresenceGrace and two of these. Default 5 s; at most a third of
-	// PresenceGrace. Below 2.5 s, who comes back at another server in the last
+	// PresenceGrace. Below 3.4 s, who comes back at another server in the last
 	// moments of the grace may show as gone for a moment.
 	PresenceInterval time.Duration
 	// MaxPresent is above how many members a channel's presence is only

@@ -1,9 +1,12 @@
 package server
 
 import (
+	"context"
+	"errors"
 	"log/slog"
 	"maps"
 	"net"
+	"net/http"
 	"slices"
 	"sync"
 	"syscall"
@@ -14,12 +17,11 @@ import (
 // acknowledged, or lies in the kernel untaken, for PeerTimeout. It looks four times as
 // often, so it may take a quarter longer.
 //
-// One that took nothing from one look to the next is reset if it is closed before: else
-// the kernel would keep what it holds for it, for minutes.
-//
-// The kernel could do all that by itself (TCP_USER_TIMEOUT). But it counts the time for which
+// The kernel could do that by itself (TCP_USER_TIMEOUT). But it counts the time for which
 // the window is smaller than what it would send next, whatever was taken meanwhile: who
-// reads all the time, slowly and through a small window, is cut as if it were dead.
+// reads all the time, slowly and through a small window, is cut as if it were dead. So it
+// does so where there is no stream, for what lies there untaken when a connection is
+// closed; only after some time, as an answer may be read slowly, too.
 type peers struct {
 	within time.Duration
 	logger *slog.Logger
@@ -34,29 +36,39 @@ type peers struct {
 // A peer is a connection, seen from here.
 type peer struct {
 	// Static.
-	tcp *net.TCPConn
-	raw syscall.RawConn
+	tcp    *net.TCPConn
+	raw    syscall.RawConn
+	closed time.Duration // how long what lies there may when it is closed
 
 	// Owned by look.
-	taken  uint64    // the bytes that were acknowledged
-	since  time.Time // when that was so first, while more was waiting; zero: nothing waits
-	resets bool      // it is reset when it is closed
+	taken uint64    // the bytes that were acknowledged
+	since time.Time // when that was so first, while more was waiting; zero: nothing waits
+
+	mu      sync.Mutex
+	streams int  // guarded by mu: under way on it
+	untold  bool // guarded by mu: the system doesn't tell what it takes
 }
 
+// peerKey is by which the context of a connection has its peer.
+type peerKey struct{}
+
 // watch looks after a connection until it is closed.
-func (p *peers) watch(tcp *net.TCPConn, raw syscall.RawConn) {
+func (p *peers) watch(ctx context.Context, tcp *net.TCPConn, raw syscall.RawConn) context.Context {
+	c := &peer{tcp: tcp, raw: raw, closed: 3 * p.within}
+	giveUpAfter(raw, c.closed)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
-		return
+		return ctx
 	}
 	if p.all == nil {
 		p.all = make(map[*peer]struct{})
 	}
-	p.all[&peer{tcp: tcp, raw: raw}] = struct{}{}
+	p.all[c] = struct{}{}
 	if p.timer == nil {
 		p.lookSoon()
 	}
+	return context.WithValue(ctx, peerKey{}, c)
 }
 
 // lookSoon is called with mu held.
@@ -74,9 +86,12 @@ func (p *peers) look() {
 	var over []*peer
 	for _, one := range all {
 		stuck, err := one.stuck(time.Now(), p.within)
-		if stuck {
-			p.logger.Debug("client takes nothing", slog.String("addr", one.tcp.RemoteAddr().String()), slog.Duration("for", p.within))
-			_ = one.tcp.Close()
+		switch {
+		case stuck:
+			p.cut(one)
+		case errors.Is(err, errors.ErrUnsupported):
+			p.untold(err)
+			one.leaveToKernel(p.within)
 		}
 		if stuck || err != nil {
 			over = append(over, one)
@@ -92,28 +107,15 @@ func (p *peers) look() {
 	}
 }
 
-// stuck reports whether nothing was taken for so long, though there was something to
-// take. The error says that the connection is closed.
-func (c *peer) stuck(now time.Time, within time.Duration) (bool, error) {
-	taken, waiting, err := takenBy(c.raw)
-	switch {
-	case err != nil:
-		return false, err
-	case !waiting:
-		c.since = time.Time{}
-	case c.since.IsZero() || taken != c.taken:
-		c.since = now
-	}
-	c.taken = taken
-	if late := waiting && now.After(c.since); late != c.resets {
-		c.resets = late
-		linger := -1 // as the system has it
-		if late {
-			linger = 0
-		}
-		_ = c.tcp.SetLinger(linger) // what fails is closed, and forgotten at the next look
-	}
-	return waiting && now.Sub(c.since) >= within, nil
+func (p *peers) cut(c *peer) {
+	p.logger.Debug("client takes nothing", slog.String("addr", c.tcp.RemoteAddr().String()), slog.Duration("for", p.within))
+	_ = c.tcp.SetLinger(0) // so that the kernel gives back what it holds
+	_ = c.tcp.Close()
+}
+
+// untold says that nothing can be said of a connection.
+func (p *peers) untold(err error) {
+	p.logger.Debug("no peer timeout", slog.Any("error", err))
 }
 
 // close ends the looks. Connections are let be.
@@ -126,4 +128,59 @@ func (p *peers) close() {
 	p.all = nil
 	p.mu.Unlock()
 	p.looks.Wait()
+}
+
+// stuck reports whether nothing was taken for so long, though there was something to
+// take. The error says that the connection is closed, or that the system doesn't tell.
+func (c *peer) stuck(now time.Time, within time.Duration) (bool, error) {
+	taken, waiting, err := takenBy(c.raw)
+	switch {
+	case err != nil:
+		return false, err
+	case !waiting:
+		c.since = time.Time{}
+	case c.since.IsZero() || taken != c.taken:
+		c.since = now
+	}
+	c.taken = taken
+	return waiting && now.Sub(c.since) >= within, nil
+}
+
+// leaveToKernel has the system cut it, however it does that.
+func (c *peer) leaveToKernel(within time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.untold = true
+	giveUpAfter(c.raw, within)
+}
+
+// stream notes that one more stream has begun, or ended, on a connection.
+func (c *peer) stream(more int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before := c.streams
+	c.streams += more
+	switch {
+	case c.untold:
+	case before == 0:
+		giveUpAfter(c.raw, 0)
+	case c.streams == 0:
+		giveUpAfter(c.raw, c.closed)
+	}
+}
+
+// aStream serves what may go on for long: meanwhile nobody is cut who takes something.
+func aStream(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, watched := r.Context().Value(peerKey{}).(*peer)
+		if !watched {
+			next.ServeHTTP(w, r)
+			return
+		}
+		c.stream(+1)
+		next.ServeHTTP(w, r)
+		if _, err := w.Write(nil); !errors.Is(err, http.ErrHijacked) { // that one goes on
+			c.stream(-1)
+		}
+	})
 }

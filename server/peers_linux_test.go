@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,7 +17,7 @@ import (
 
 // narrow is a connection to a world that has room for 4 KiB of what it has not read,
 // as small devices have, over which something was asked.
-func (w *world) narrow(ask string) *net.TCPConn {
+func (w *world) narrow(ask, how string) *net.TCPConn {
 	w.Helper()
 	d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) (err error) {
 		_ = raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 4096) })
@@ -27,7 +28,7 @@ func (w *world) narrow(ask string) *net.TCPConn {
 		w.Fatal(err)
 	}
 	w.Cleanup(func() { _ = conn.Close() })
-	if _, err := fmt.Fprintf(conn, "GET /%s HTTP/1.1\r\nHost: h\r\n\r\n", ask); err != nil {
+	if _, err := fmt.Fprintf(conn, "GET /%s HTTP/1.1\r\nHost: h\r\nConnection: %s\r\n\r\n", ask, how); err != nil {
 		w.Fatal(err)
 	}
 	return conn.(*net.TCPConn)
@@ -45,7 +46,7 @@ func TestSlowReaderIsNotDead(t *testing.T) {
 	for range events {
 		w.publish("r", `"`+strings.Repeat("x", each)+`"`)
 	}
-	conn := w.narrow("sse?channel=r&after=" + begin.String())
+	conn := w.narrow("sse?channel=r&after="+begin.String(), "keep-alive")
 	began, got := time.Now(), 0
 	lines := bufio.NewScanner(slowly{conn})
 	for got < events && lines.Scan() {
@@ -75,52 +76,48 @@ func (s slowly) Read(p []byte) (int, error) {
 // was written and no deadline counts any more, lies there no longer than PeerTimeout.
 func TestWhoTakesNothingIsCut(t *testing.T) {
 	t.Parallel() // it waits, mostly
-	const slack = 1500 * time.Millisecond
-	for name, c := range map[string]struct {
-		o      server.Options
-		bytes  int // of the answer that it does not read
-		within time.Duration
-	}{
-		"when all was written":    {server.Options{PeerTimeout: time.Second, WriteTimeout: time.Minute}, 10_000, time.Second},
-		"when a write takes long": {server.Options{PeerTimeout: 6 * time.Second, WriteTimeout: 4 * time.Second}, 60_000, 4 * time.Second},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			w := scene{connContext: true, o: c.o}.play(t)
-			begin := w.publish("r", `"begin"`)
-			w.publish("r", `"`+strings.Repeat("x", c.bytes)+`"`)
-			conn := w.narrow("poll?channel=r&after=" + begin.String())
-			began := time.Now()
-			for time.Since(began) < c.within+slack && state(t, conn) != unix.BPF_TCP_CLOSE {
-				time.Sleep(20 * time.Millisecond)
-			}
-			switch took := time.Since(began); {
-			case took >= c.within+slack:
-				t.Errorf("after %v it is still there", took)
-			case took < c.within/2:
-				t.Errorf("it was cut after %v", took)
-			}
-		})
+	const peer, slack = time.Second, 1500 * time.Millisecond
+	w := scene{connContext: true, o: server.Options{PeerTimeout: peer}}.play(t)
+	w.publish("r", `"begin"`)
+	w.publish("r", `"`+strings.Repeat("x", 10_000)+`"`)
+	took := w.untilGone(w.narrow("poll?channel=r&after=earliest", "keep-alive"), peer+slack)
+	if took < peer {
+		t.Errorf("it was cut after %v", took)
 	}
 }
 
-// state is that of a connection, as the kernel sees it.
-func state(t *testing.T, conn *net.TCPConn) (state uint8) {
-	t.Helper()
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
+// TestWhatAClosedConnectionHolds: a server that has closed a connection knows nothing of it
+// any more, and what its client does not take lies there no longer than three times
+// PeerTimeout all the same.
+func TestWhatAClosedConnectionHolds(t *testing.T) {
+	t.Parallel() // it waits, mostly
+	const peer, slack = time.Second, 3 * time.Second
+	w := scene{connContext: true, o: server.Options{PeerTimeout: peer}}.play(t)
+	w.publish("r", `"begin"`)
+	w.publish("r", `"`+strings.Repeat("x", 10_000)+`"`)
+	took := w.untilGone(w.narrow("poll?channel=r&after=earliest", "close"), 3*peer+slack)
+	if took < 2*peer {
+		t.Errorf("it was cut after %v: it was not closed before", took)
 	}
-	err = raw.Control(func(fd uintptr) {
-		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+}
+
+// untilGone waits until the system has no socket any more at the server's end of
+// a connection, and returns how long that took.
+func (w *world) untilGone(conn *net.TCPConn, within time.Duration) time.Duration {
+	w.Helper()
+	ends := fmt.Sprintf(":%04X 0100007F:%04X ", conn.RemoteAddr().(*net.TCPAddr).Port, conn.LocalAddr().(*net.TCPAddr).Port)
+	began := time.Now()
+	for there := true; there; time.Sleep(20 * time.Millisecond) {
+		table, err := os.ReadFile("/proc/net/tcp")
 		if err != nil {
-			t.Error(err)
-			return
+			w.Fatal(err)
 		}
-		state = info.State
-	})
-	if err != nil {
-		t.Fatal(err)
+		if there = strings.Contains(string(table), ends); there && time.Since(began) > within {
+			w.Fatalf("after %v it is still there", time.Since(began))
+		}
+		if !there && time.Since(began) < 50*time.Millisecond {
+			w.Fatal("it was never there")
+		}
 	}
-	return state
+	return time.Since(began)
 }

@@ -23,22 +23,22 @@ func (s *Server) routes() *mux.Router {
 		r.MatcherFunc(lastElement(name)).Methods(methods...).Handler(h)
 	}
 	engine := entrance{s.engine, s.door, s.memory}
-	add("sse", s.carrier(sse.New(engine, sse.Options{
+	add("sse", aStream(s.carrier(sse.New(engine, sse.Options{
 		Retry: s.o.Retry, MaxHello: s.o.MaxFrame, HelloTimeout: s.o.HelloTimeout, GoodbyeTimeout: s.o.GoodbyeTimeout,
-	})), "GET", "POST", "OPTIONS")
+	}))), "GET", "POST", "OPTIONS")
 	add("poll", s.carrier(longpoll.New(engine, longpoll.Options{
 		MaxWait: s.o.MaxWait, WriteTimeout: s.o.WriteTimeout, MaxHello: s.o.MaxFrame, HelloTimeout: s.o.HelloTimeout,
 		CompressOver: s.o.CompressOver,
 	})), "GET", "POST", "OPTIONS")
-	add("ws", s.carrier(ws.New(engine, ws.Options{
+	add("ws", aStream(s.carrier(ws.New(engine, ws.Options{
 		HelloTimeout: s.o.HelloTimeout, WriteTimeout: s.o.GoodbyeTimeout, CloseTimeout: s.o.CloseTimeout, MaxFrame: s.o.MaxFrame,
 		PeerTimeout: s.o.PeerTimeout, Stop: s.health.ctx,
-	})), "GET")
+	}))), "GET")
 	add("publish", s.request(s.servePublish), "POST", "OPTIONS")
 	add("up", s.request(s.serveUp), "POST", "OPTIONS")
 	add(historyName, s.request(s.serveHistory), "GET", "HEAD", "OPTIONS")
 	for name, make := range s.o.Transports {
-		add(name, s.carrier(make(engine)), "GET", "POST", "OPTIONS")
+		add(name, aStream(s.carrier(make(engine))), "GET", "POST", "OPTIONS")
 	}
 	for name, b := range bundles {
 		add(name, b, "GET", "HEAD")
