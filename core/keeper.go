@@ -88,7 +88,7 @@ func (s *sessions) plan(now time.Time) (w work) {
 	s.due = nil
 	for _, v := range due {
 		v.queued = false
-		if !s.all && s.byID[v.id] == v {
+		if !s.all && !v.gone && s.byID[v.id] == v {
 			s.planOne(v, now, &w)
 		}
 	}
@@ -111,7 +111,7 @@ func (s *sessions) plan(now time.Time) (w work) {
 func (s *sessions) planOne(v *live, now time.Time, w *work) {
 	o := &s.engine.o
 	away := now.Sub(v.seen)
-	present := o.PresenceGrace + min(settledAfter, o.PresenceInterval) - away // for so long, if it does not come back
+	present := o.PresenceGrace + min(settledAfter, o.PresenceInterval*3/4) - away // for so long, if it does not come back
 	switch {
 	case v.line == nil && (v.gone && !v.claimed || !v.claimed && away >= keptIdle || away >= o.PresenceGrace+keptIdle):
 		s.forget(v)

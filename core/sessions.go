@@ -16,8 +16,8 @@ const (
 	// (PROTOCOL P10.5).
 	presentAfter = 2 * time.Second
 	// settledAfter is how long after the grace a lease is released: a client that
-	// came back at its very end, at another node, has claimed it by then. It is
-	// one interval where that is shorter: the other nodes, which ask once in an
+	// came back at its very end, at another node, has claimed it by then. Three
+	// quarters of an interval are the most: the other nodes, which ask once in an
 	// interval, have to hear of it within the grace and two of them (PROTOCOL P10.5).
 	settledAfter = presentAfter + 500*time.Millisecond
 	// keptIdle is how long a session is known that has no line and no lease, and

@@ -168,6 +168,22 @@ func TestPresence(t *testing.T) {
 	}
 }
 
+// A farStore takes a while for each answer, as one on a network.
+type farStore struct {
+	session.Store
+	takes time.Duration
+}
+
+func (s farStore) Release(ctx context.Context, held session.Held, idle time.Duration) (bool, error) {
+	time.Sleep(s.takes)
+	return s.Store.Release(ctx, held, idle)
+}
+
+func (s farStore) Present(ctx context.Context, ch server.Channel, most int) ([]session.Member, int, error) {
+	time.Sleep(s.takes)
+	return s.Store.Present(ctx, ch, most)
+}
+
 // TestPresenceEndsInTime: whenever between two looks of the nodes a line breaks, its
 // session is present for the grace, and nowhere after it and two intervals (P10.5).
 func TestPresenceEndsInTime(t *testing.T) {
@@ -176,7 +192,7 @@ func TestPresenceEndsInTime(t *testing.T) {
 			grace := 3 * interval
 			o := server.Options{Authorize: allow, Authenticate: byHeader, PresenceGrace: grace, PresenceInterval: interval}
 			inBubble(t, o, func(w *world) {
-				o.Store = w.store
+				o.Store = farStore{w.store, interval / 20}
 				_, hc := w.node(o)
 				far := &http.Client{Transport: withHeader{hc.Transport, "watcher"}}
 				least, most := time.Hour, time.Duration(0)
