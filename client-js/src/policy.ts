@@ -214,14 +214,13 @@ export function policy(order: readonly Transport[], t: Timing, port: Port): Poli
   /** Leaves a line, or takes note that it ended. What it showed while it lived counts. */
   function drop(line: Line): void {
     port.close(line.id);
-    const it = health[line.via];
-    if (line.proved && settled(line)) it.flaps = 0;
+    if (feed !== line) return void (probes = probes.filter((one) => one !== line));
+    feed = undefined;
+    if (line.proved && settled(line)) health[line.via].flaps = 0;
     if (now - line.proved! >= t.stable) {
       attempt = 0;
       if (!above(line).length) step = 0;
     }
-    if (feed === line) feed = undefined;
-    else probes = probes.filter((one) => one !== line);
   }
 
   /** Leaves every line. */

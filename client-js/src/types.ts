@@ -189,7 +189,7 @@ export interface Timing {
   prompt: number;
   /** Attempts count from one again after a line worked this long. Default 10,000. */
   stable: number;
-  /** A line that dies sooner than this after `open` counts as a failure, whatever it brought. Default 5,000. */
+  /** A line that dies sooner than this after `open` counts as a failure, whatever it brought; after three of them a probe has to live as long, and no probe lives for 10 s. Default 5,000. */
   settle: number;
   /** First contact: the second transport joins after max(`stagger`, 3 × the last round trip), each further one `join` later. Defaults 800 and 1,500. */
   stagger: number;

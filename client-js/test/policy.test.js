@@ -230,7 +230,7 @@ test("a carrier that is killed at once, again and again, is demoted", () => {
 
 test("once it is demoted it is tried again, and disturbs nobody, until it lives", () => {
   each(300, (m) => {
-    m.ways.websocket = { kind: "kill", after: 150 + m.random() * 4700 };
+    m.ways.websocket = { kind: "kill", after: 150 + m.random() * 4840 };
     m.tell({ type: "start", demoted: [] });
     m.run(m.now + MINUTE);
     const feed = m.policy.feed();
