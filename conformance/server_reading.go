@@ -42,7 +42,8 @@ const maxCame = 10_000
 
 // coming begins to wait for what comes next, so that a poll is under way, and
 // returns what hands it over, or says how the line ended; also that nothing came.
-// Where time is real, it does something again each second until then.
+// Where time is real, a poll may be on its way: then it does something again each
+// second until something comes.
 func (r *reading) coming(skips func(wireclient.Item) bool) func(again func()) (wireclient.Item, error) {
 	type result struct {
 		it  wireclient.Item
@@ -62,7 +63,7 @@ func (r *reading) coming(skips func(wireclient.Item) bool) func(again func()) (w
 		late := time.After(r.check.patience())
 		for {
 			var next <-chan time.Time
-			if again != nil && r.check.server.TCP {
+			if again != nil && r.check.server.TCP && r.form.carrier == "poll" {
 				next = time.After(time.Second)
 			}
 			select {
