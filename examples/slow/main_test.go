@@ -128,8 +128,14 @@ func TestItEndsInGoodOrderBesideOneThatStalls(t *testing.T) {
 	d, _ := start(t)
 	until(t, d, "Client 4", func(view) bool { return true })
 	d.must(t, "rate", order{Rate: mostRate})
-	d.must(t, "stall", order{Client: "Client 1"})
-	until(t, d, "Client 1", func(v view) bool { return v.State == stalled && v.Lag > 90 }) // the kernel has taken what it can
+	for _, name := range []string{"Client 1", "Client 2", "Client 3", "Client 4"} { // on a busy machine one is evicted before one looks
+		d.must(t, "stall", order{Client: name})
+		v := until(t, d, name, func(v view) bool { return v.State == stalled && v.Lag > 90 || v.State == evicted })
+		if v.State == stalled {
+			return // the kernel has taken what it can
+		}
+	}
+	t.Error("all were evicted before a write took long")
 }
 
 // A modem's client is over the limit, is evicted, and comes back on trial, with what
