@@ -418,6 +418,7 @@ func TestDeafTrial(t *testing.T) {
 	log := &faultyLog{}
 	inBubbleWith(t, log.open, server.Options{Authorize: allow}, func(w *world) {
 		fail := func() {
+			synctest.Wait() // who follows the log has read: it would try again just when we do
 			log.fails.Store(true)
 			for range 5 {
 				_, _ = w.srv.Publish(w.ctx, "r", m)
