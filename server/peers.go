@@ -178,9 +178,7 @@ func aStream(next http.Handler) http.Handler {
 			return
 		}
 		c.stream(+1)
+		defer c.stream(-1)
 		next.ServeHTTP(w, r)
-		if _, err := w.Write(nil); !errors.Is(err, http.ErrHijacked) { // that one goes on
-			c.stream(-1)
-		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -99,6 +100,60 @@ func TestWhatAClosedConnectionHolds(t *testing.T) {
 	if took < 2*peer {
 		t.Errorf("it was cut after %v: it was not closed before", took)
 	}
+}
+
+// TestStreamsAreNotGivenUp: while a stream is under way the system leaves it to us whom to
+// cut. An answer it gives up by itself.
+func TestStreamsAreNotGivenUp(t *testing.T) {
+	const peer = 7 * time.Second
+	for _, c := range []struct {
+		carrier, how string
+		want         time.Duration
+	}{
+		{"sse", "keep-alive", 0},
+		{"ws", "Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", 0},
+		{"poll", "keep-alive", 3 * peer},
+	} {
+		t.Run(c.carrier, func(t *testing.T) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			last := &lastAccepted{Listener: l}
+			w := scene{connContext: true, o: server.Options{PeerTimeout: peer}, listener: last}.play(t)
+			at := w.publish("r", "1")
+			w.narrow(c.carrier+"?channel=r&wait=20s&after="+at.String(), c.how)
+			w.until(5*time.Second, func() bool { return connections(t, w.srv, c.carrier) == 1 })
+			time.Sleep(100 * time.Millisecond) // a stream's handler stays
+			raw, err := last.conn.Load().SyscallConn()
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = raw.Control(func(fd uintptr) {
+				ms, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT)
+				if got := time.Duration(ms) * time.Millisecond; got != c.want || err != nil {
+					t.Errorf("it is given up after %v, not %v: %v", got, c.want, err)
+				}
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A lastAccepted remembers the connection that it has accepted last.
+type lastAccepted struct {
+	net.Listener
+	conn atomic.Pointer[net.TCPConn]
+}
+
+func (l *lastAccepted) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil {
+		l.conn.Store(c.(*net.TCPConn))
+	}
+	return c, err
 }
 
 // untilGone waits until the system has no socket any more at the server's end of
